@@ -1,0 +1,190 @@
+//! The admin port: probes, preStop hooks, status and metrics.
+//!
+//! Any pod of the cluster can reach it: what comes from the network may look and may wait, and
+//! starts nothing that was not corroborated. Never counted as traffic.
+
+mod hooks;
+mod status;
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::{
+    drain::{DrainHandle, DrainWatch, Phase, handle::Event, hooks::Hook, policy},
+    inflight::Inflight,
+    pool,
+    serve::{Context, Handler},
+    telemetry::Metrics,
+};
+
+/// What the admin port shows and may ask for.
+pub struct Admin {
+    pub drain: DrainHandle,
+    pub watch: DrainWatch,
+    pub inflight: Inflight,
+    pub pool: Box<dyn Fn() -> pool::Counts + Send + Sync>,
+    pub metrics: Arc<Metrics>,
+    pub upstream: String,
+    /// Longest that a hook waits for a container that merely restarts.
+    pub restart_wait: Duration,
+    pub drain_token_file: Option<PathBuf>,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Handler for Arc<Admin> {
+    type Body = Full<Bytes>;
+
+    fn handle(
+        self,
+        request: Request<Incoming>,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Answer> + Send + 'static {
+        answer(self, request, context)
+    }
+}
+
+async fn answer(admin: Arc<Admin>, request: Request<Incoming>, context: Arc<Context>) -> Answer {
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (request.uri().path(), get) {
+        ("/livez", true) => text(StatusCode::OK, "alive\n"),
+        ("/readyz", true) => admin.readiness(),
+        ("/prestop", true) => hooks::wait(&admin, Hook::Server).await,
+        ("/prestop/self", true) => hooks::wait(&admin, Hook::Sidecar).await,
+        ("/status", true) => json(&admin.status()),
+        ("/metrics", true) => admin.metrics_text(),
+        ("/drain", false) if request.method() == Method::POST => {
+            admin.begin(&request, &context).await
+        }
+        ("/drain", _) => wrong_method("POST"),
+        ("/livez" | "/readyz" | "/prestop" | "/prestop/self" | "/status" | "/metrics", _) => {
+            wrong_method("GET, HEAD")
+        }
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "nothing here; there are GET /livez, /readyz, /prestop, /prestop/self, /status, \
+             /metrics and POST /drain\n",
+        ),
+    }
+}
+
+impl Admin {
+    fn readiness(&self) -> Answer {
+        let snapshot = self.watch.snapshot();
+        if policy::is_ready(snapshot.phase, snapshot.trigger) {
+            return text(StatusCode::OK, "ready\n");
+        }
+        let missing = match snapshot.phase {
+            Phase::Starting => format!("waiting for: upstream ({})\n", self.upstream),
+            phase => format!("not ready: {}\n", phase.name()),
+        };
+        text(StatusCode::SERVICE_UNAVAILABLE, missing)
+    }
+
+    fn metrics_text(&self) -> Answer {
+        let snapshot = self.watch.snapshot();
+        let now = tokio::time::Instant::now().into_std();
+        let left = snapshot.timeline.map_or(-1.0, |timeline| {
+            timeline.cut_at.saturating_duration_since(now).as_secs_f64()
+        });
+        self.metrics.seconds_to_deadline.set(left);
+        self.metrics
+            .sessions
+            .set(i64::try_from(self.inflight.sessions()).unwrap_or(i64::MAX));
+        let mut response = Response::new(Full::from(self.metrics.text()));
+        let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+        response
+    }
+
+    /// Begins a drain for whoever may ask; `?wait` answers once it is over.
+    async fn begin(&self, request: &Request<Incoming>, context: &Context) -> Answer {
+        // A page in a browser of this machine is on loopback, too, and always says its origin.
+        let page = request.headers().contains_key(header::ORIGIN);
+        let local = context.remote.ip().to_canonical().is_loopback() && !page;
+        if !local && !self.has_token(request.headers()) {
+            tracing::warn!(remote = %context.remote, "POST /drain refused");
+            return text(
+                StatusCode::FORBIDDEN,
+                "a drain is asked for from within the pod (loopback), or with the token of \
+                 drain_token_file as `Authorization: Bearer`\n",
+            );
+        }
+        self.drain.tell(Event::Requested).await;
+        let wait = request.uri().query().is_some_and(|query| {
+            query
+                .split('&')
+                .any(|part| matches!(part, "wait" | "wait=true" | "wait=1"))
+        });
+        let phase = if wait {
+            Phase::Drained
+        } else {
+            Phase::Withdrawing
+        };
+        self.watch.clone().reached(phase).await;
+        let mut response = json(&self.status());
+        *response.status_mut() = if wait {
+            StatusCode::OK
+        } else {
+            StatusCode::ACCEPTED
+        };
+        response
+    }
+
+    fn has_token(&self, headers: &HeaderMap) -> bool {
+        let Some(path) = &self.drain_token_file else {
+            return false;
+        };
+        // Read each time: a mounted secret is replaced while we run.
+        let token = match std::fs::read_to_string(path) {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "drain_token_file cannot be read");
+                return false;
+            }
+        };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer "));
+        !token.trim().is_empty()
+            && given.is_some_and(|given| same(given.trim().as_bytes(), token.trim().as_bytes()))
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(given: &[u8], expected: &[u8]) -> bool {
+    given.len() == expected.len()
+        && given
+            .iter()
+            .zip(expected)
+            .fold(0, |sum, (a, b)| sum | (a ^ b))
+            == 0
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    let media = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    let mut response = Response::new(Full::from(format!("{value}\n")));
+    let media = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+}
+
+fn wrong_method(allowed: &'static str) -> Answer {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,361 @@
+//! `ebbtide run`: wires everything, and is the only file that knows all. What each part does
+//! stands in its own file.
+
+use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+
+use crate::{
+    admin::Admin,
+    child::{Child, Ended},
+    config::{Settings, value::Upstream},
+    drain::{
+        DrainHandle, DrainWatch, Driver, Phase,
+        driver::Rules,
+        handle::{Arrivals, Event},
+        timeline::{DEFAULT_DRAIN_TIMEOUT, Timings},
+    },
+    inflight::Inflight,
+    pool::{self, BoxedIo, Connector, Pool},
+    proxy::{Proxy, RequestBody},
+    serve::{self, Port, Stage, Tcp},
+    signals::Signals,
+    tasks::{self, Group},
+    telemetry::Metrics,
+};
+
+/// How long connections get to close once everything is answered.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Why ebbtide cannot run, in the operator's words.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// The ports, bound. Bound before anything else is done: a clash has to be loud and early.
+pub struct Bound {
+    data: TcpListener,
+    admin: TcpListener,
+}
+
+impl Bound {
+    /// # Errors
+    /// A port is taken; the error says which, and who could be told another.
+    pub async fn new(settings: &Settings) -> Result<Self, Failed> {
+        Ok(Self {
+            data: bind(settings.listen, "listen").await?,
+            admin: bind(settings.admin, "admin").await?,
+        })
+    }
+}
+
+impl Bound {
+    /// Tells where to connect: with port 0 the system has chosen.
+    fn announce(&self, settings: &Settings) {
+        let address = |listener: &TcpListener, asked: SocketAddr| {
+            listener.local_addr().unwrap_or(asked).to_string()
+        };
+        info!(
+            data = address(&self.data, settings.listen),
+            admin = address(&self.admin, settings.admin),
+            upstream = settings.upstream.to_string(),
+            "listening"
+        );
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Failed> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let flag = crate::config::flag(setting);
+        Failed(match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "port {} is taken ({address}): another container of this pod listens there; give \
+                 that one another port, or ebbtide with {flag}",
+                address.port()
+            ),
+            _ => format!("cannot listen on {address} ({flag}): {error}"),
+        })
+    })
+}
+
+/// Runs until drained (exit code 0) or until the supervised server ended (its code).
+///
+/// # Errors
+/// A part could not start, or died.
+pub async fn run(
+    settings: Settings,
+    command: Vec<OsString>,
+    in_kubernetes: bool,
+) -> Result<i32, Failed> {
+    let bound = Bound::new(&settings).await?;
+    let signals = Signals::catch().map_err(|error| Failed(format!("catching signals: {error}")))?;
+    let mut child = match command.as_slice() {
+        [] => None,
+        command => Some(Child::start(command).map_err(|error| Failed(error.to_string()))?),
+    };
+    let metrics = Arc::new(Metrics::new());
+    let inflight = Inflight::new(Arc::clone(&metrics));
+    let arrivals = Arc::new(Arrivals::default());
+    let (driver, drain, watch) = Driver::new(
+        rules(&settings, in_kubernetes),
+        inflight.clone(),
+        Arc::clone(&arrivals),
+        Arc::clone(&metrics),
+    );
+    let pool = Pool::new(
+        connector(&settings.upstream),
+        pool_limits(&settings),
+        &metrics,
+    );
+    let proxy = Arc::new(Proxy {
+        pool: pool.clone(),
+        inflight: inflight.clone(),
+        drain: watch.clone(),
+    });
+    let counts = pool.clone();
+    let admin = Arc::new(Admin {
+        drain: drain.clone(),
+        watch: watch.clone(),
+        inflight,
+        pool: Box::new(move || counts.counts()),
+        metrics: Arc::clone(&metrics),
+        upstream: settings.upstream.to_string(),
+        restart_wait: settings
+            .grace
+            .or(settings.drain_timeout)
+            .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        drain_token_file: settings.drain_token_file.clone(),
+    });
+    bound.announce(&settings);
+
+    let (data_stage, data_stages) = watch::channel(Stage::Open);
+    let (admin_stage, admin_stages) = watch::channel(Stage::Open);
+    let data_port = Port {
+        name: "data",
+        limits: port_limits(&settings),
+        stages: data_stages,
+        metrics: Arc::clone(&metrics),
+        counted: true,
+        arrived: Box::new(move || arrivals.note(Instant::now().into_std())),
+        handler: proxy,
+    };
+    let admin_port = Port {
+        name: "admin",
+        limits: serve::Limits {
+            max_inbound: ADMIN_CONNECTIONS,
+            ..port_limits(&settings)
+        },
+        stages: admin_stages,
+        metrics,
+        counted: false,
+        arrived: Box::new(|| ()),
+        handler: admin,
+    };
+
+    let mut group = Group::default();
+    group.spawn(DRIVER, driver.run());
+    group.spawn("signals", signals.run(drain.clone()));
+    group.spawn(
+        PROBE,
+        probe(pool.clone(), settings.upstream.clone(), drain.clone()),
+    );
+    group.spawn("pool reaper", pool.clone().reap());
+    group.spawn(REPORT, report(watch.clone(), pool));
+    group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
+    group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
+    group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
+
+    let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
+    data_stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+    until_ended(&mut group, DATA).await?;
+    let code = match (ended, child) {
+        (Some(ended), _) => ended.code(),
+        (None, Some(child)) => child.stop(settings.stop_reserve).await.code(),
+        (None, None) => 0,
+    };
+    // Last, since hooks and probes are answered to the end.
+    admin_stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+    until_ended(&mut group, ADMIN).await?;
+    info!(code, "ebbtide ends");
+    Ok(code)
+}
+
+const DRIVER: &str = "drain driver";
+const PROBE: &str = "upstream probe";
+const REPORT: &str = "drain report";
+const ANNOUNCER: &str = "announcer";
+const DATA: &str = "data port";
+const ADMIN: &str = "admin port";
+/// Probes, hooks, scrapes and people; anybody in the cluster may connect.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// Waits until the driver has ended; how the server ended, if it did so by itself.
+async fn until_drained(
+    group: &mut Group,
+    mut child: Option<&mut Child>,
+    drain: &DrainHandle,
+) -> Result<Option<Ended>, Failed> {
+    let mut server = None;
+    loop {
+        let child_ended = async {
+            match &mut child {
+                Some(child) if server.is_none() => child.ended().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = child_ended => {
+                warn!(?ended, "the server ended by itself; its calls in flight get errors");
+                server = Some(ended);
+                drain.tell(Event::ServerEnded).await;
+            }
+            ended = group.ended() => match ended {
+                Some(ended) if ended.panic.is_none() && ended.name == DRIVER => return Ok(server),
+                ended => is_normal(ended)?,
+            },
+        }
+    }
+}
+
+async fn until_ended(group: &mut Group, name: &str) -> Result<(), Failed> {
+    loop {
+        match group.ended().await {
+            Some(ended) if ended.panic.is_none() && ended.name == name => return Ok(()),
+            ended => is_normal(ended)?,
+        }
+    }
+}
+
+/// Some tasks end by themselves; any other end is a part that died.
+fn is_normal(ended: Option<tasks::Ended>) -> Result<(), Failed> {
+    match ended {
+        Some(tasks::Ended {
+            name: PROBE | REPORT | ANNOUNCER,
+            panic: None,
+        }) => Ok(()),
+        Some(tasks::Ended { name, panic }) => {
+            let how = panic.map_or("ended early".into(), |text| format!("panicked: {text}"));
+            Err(Failed(format!(
+                "the part `{name}` {how}; this is a bug of ebbtide"
+            )))
+        }
+        None => Err(Failed(
+            "every part has ended; this is a bug of ebbtide".into(),
+        )),
+    }
+}
+
+/// Asks for the upstream until it answers once.
+async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) {
+    let mut pause = Duration::from_millis(5);
+    let mut told = Instant::now();
+    while let Err(error) = pool.probe().await {
+        if told.elapsed() >= Duration::from_secs(10) {
+            warn!(%upstream, %error, "still waiting for the server to answer");
+            told = Instant::now();
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+    drain.tell(Event::UpstreamAnswered).await;
+}
+
+/// Tells the data port when clients are to go elsewhere.
+async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
+    watch.reached(Phase::Draining).await;
+    stage.send_if_modified(|stage| {
+        let open = *stage == Stage::Open;
+        if open {
+            *stage = Stage::Announce;
+        }
+        open
+    });
+}
+
+/// Writes the account of the drain, once it is over: one line.
+async fn report(mut watch: DrainWatch, pool: Pool<RequestBody>) {
+    let Some(report) = watch.reached(Phase::Drained).await.report else {
+        return;
+    };
+    let counts = pool.drain(Instant::now()).await;
+    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+    info!(
+        why = report.trigger.name(),
+        seconds = report.seconds,
+        phases = json(serde_json::to_string(&report.phases)),
+        completed = report.completed,
+        refused = report.refused,
+        streams_ended = report.streams_ended,
+        abandoned = report.abandoned,
+        lost = report.lost,
+        cut = report.cut,
+        cut_calls = json(serde_json::to_string(&report.cut_calls)),
+        pool = json(serde_json::to_string(&counts)),
+        "drain report"
+    );
+}
+
+/// What `settle` is where it was not set and there are endpoints to leave.
+const SETTLE_IN_KUBERNETES: Duration = Duration::from_secs(2);
+
+fn rules(settings: &Settings, in_kubernetes: bool) -> Rules {
+    let settle = if in_kubernetes {
+        SETTLE_IN_KUBERNETES
+    } else {
+        Duration::ZERO
+    };
+    Rules {
+        timings: Timings {
+            withdraw_timeout: settings.withdraw_timeout,
+            settle: settings.settle.unwrap_or(settle),
+            quiet: settings.quiet,
+            drain_timeout: settings.drain_timeout,
+            stop_reserve: settings.stop_reserve,
+            grace: settings.grace,
+        },
+        has_endpoints: in_kubernetes,
+        response_timeout: settings.response_timeout,
+    }
+}
+
+fn pool_limits(settings: &Settings) -> pool::Limits {
+    pool::Limits {
+        max_connections: settings.max_connections,
+        max_streams: settings.max_streams,
+        acquire_timeout: settings.acquire_timeout,
+        idle_timeout: settings.idle_timeout,
+    }
+}
+
+fn port_limits(settings: &Settings) -> serve::Limits {
+    serve::Limits {
+        max_inbound: settings.max_inbound,
+        max_header_bytes: settings.max_header_bytes,
+        max_headers: settings.max_headers,
+        header_timeout: settings.header_timeout,
+    }
+}
+
+fn connector(upstream: &Upstream) -> Connector {
+    let (host, port): (Arc<str>, u16) = (upstream.host().into(), upstream.port());
+    Box::new(move || {
+        let host = Arc::clone(&host);
+        Box::pin(async move {
+            let stream = TcpStream::connect((&*host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxedIo)
+        })
+    })
+}

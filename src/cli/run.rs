@@ -1,0 +1,91 @@
+//! `ebbtide run`: raw settings from three places, then the sidecar.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::ArgMatches;
+
+use super::Outcome;
+use crate::{
+    app,
+    config::{self, Invalid, Raw, Settings, Source, table::TABLE},
+    telemetry::log,
+};
+
+pub fn main(matches: &ArgMatches) -> Outcome {
+    let command: Vec<OsString> = matches
+        .get_many("command")
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let (environment, unknown) = config::environment(variables);
+    let read = file(matches).and_then(|file| {
+        let raw = config::merge(flags(matches), environment, file);
+        let settings = Settings::parse(&raw, !command.is_empty())?;
+        Ok((raw, settings))
+    });
+    let (raw, settings) = match read {
+        Ok(read) => read,
+        Err(invalid) => return Outcome::Usage(invalid.to_string()),
+    };
+    if matches.get_flag("print_config") {
+        print!("{}", settings.print(&raw));
+        return Outcome::Done;
+    }
+    log::start(settings.log_level, settings.log_format);
+    for name in unknown {
+        tracing::warn!(
+            name,
+            "this variable is no setting of ebbtide and is not used"
+        );
+    }
+    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let runtime = match settings.worker_threads {
+        1 => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
+        threads => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build(),
+    };
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(app::run(settings, command, in_kubernetes));
+            // A name lookup may still hang in a thread; nobody waits for it.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => return Outcome::Failed(format!("the runtime cannot start: {error}")),
+    };
+    match result {
+        Ok(0) => Outcome::Done,
+        Ok(code) => Outcome::Server(code),
+        Err(failed) => Outcome::Failed(failed.to_string()),
+    }
+}
+
+fn flags(matches: &ArgMatches) -> Raw {
+    let value = |name: &str| matches.get_one::<String>(name).cloned();
+    TABLE
+        .iter()
+        .filter_map(|known| Some((known.name.to_owned(), (value(known.name)?, Source::Flag))))
+        .collect()
+}
+
+fn file(matches: &ArgMatches) -> Result<Raw, Invalid> {
+    let variable = std::env::var_os(config::variable("config")).map(PathBuf::from);
+    let flag = matches.get_one::<String>("config").map(PathBuf::from);
+    let Some(path) = flag.or(variable) else {
+        return Ok(Raw::new());
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| Invalid {
+        setting: "config".into(),
+        value: Some(path.display().to_string()),
+        source: None,
+        expected: format!("a file that can be read ({error})"),
+    })?;
+    config::file::parse(&text, &path)
+}

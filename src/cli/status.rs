@@ -1,0 +1,144 @@
+//! `ebbtide status`: what a person wants to see of the sidecar in this pod. Only shows.
+
+use std::fmt::Write;
+
+use clap::ArgMatches;
+use http::Method;
+use serde_json::Value;
+
+use super::{Outcome, block_on, client};
+
+pub fn main(matches: &ArgMatches) -> Outcome {
+    let address = match client::address(matches) {
+        Ok(address) => address,
+        Err(text) => return Outcome::Usage(text),
+    };
+    let body = block_on_ask(address);
+    let (body, status) = match body {
+        Ok(body) => match serde_json::from_slice::<Value>(&body) {
+            Ok(status) => (body, status),
+            Err(error) => {
+                return Outcome::Failed(format!(
+                    "{address} does not answer as ebbtide does: {error}"
+                ));
+            }
+        },
+        Err(text) => return Outcome::Failed(text),
+    };
+    if matches.get_flag("json") {
+        print!("{}", String::from_utf8_lossy(&body));
+    } else {
+        print!("{}", page(&status));
+    }
+    Outcome::Done
+}
+
+fn block_on_ask(address: std::net::SocketAddr) -> Result<bytes::Bytes, String> {
+    let mut answer = Err(String::new());
+    block_on(async {
+        answer = client::ask(address, Method::GET, "/status").await;
+        Outcome::Done
+    });
+    answer
+}
+
+/// The status as text.
+fn page(status: &Value) -> String {
+    let mut page = String::new();
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    // Writing to a String cannot fail.
+    let mut line = |text: String| {
+        let _ = writeln!(page, "{text}");
+    };
+    let why = status["why"]
+        .as_str()
+        .map(|why| format!(" (why: {why})"))
+        .unwrap_or_default();
+    line(format!("phase      {}{why}", text(&status["phase"])));
+    if let Some(left) = status["seconds_to_cut"].as_f64() {
+        line(format!("time left  {left:.1} s until the cut"));
+    }
+    line(format!("knowledge  {}", text(&status["knowledge"])));
+    line(format!("upstream   {}", text(&status["upstream"])));
+    let pool = &status["pool"];
+    line(format!(
+        "pool       {} in use ({} streams), {} idle, {} waiting; {} created, {} reused, {} timed out",
+        number(&pool["in_use"]),
+        number(&pool["streams"]),
+        number(&pool["idle"]),
+        number(&pool["waiting"]),
+        number(&pool["created"]),
+        number(&pool["reused"]),
+        number(&pool["timed_out"]),
+    ));
+    let flight = &status["in_flight"];
+    line(format!(
+        "in flight  {} calls, {} streams, {} sessions",
+        number(&flight["finite"]),
+        number(&flight["streams"]),
+        number(&flight["sessions"]),
+    ));
+    let exchanges = flight["exchanges"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    if !exchanges.is_empty() {
+        line(String::new());
+        line(format!(
+            "{:>9}  {:<12} {:<28} {:<20} SESSION",
+            "AGE", "CLASS", "METHOD", "TOOL"
+        ));
+    }
+    for exchange in exchanges {
+        line(format!(
+            "{:>8.1}s  {:<12} {:<28} {:<20} {}",
+            exchange["age_seconds"].as_f64().unwrap_or(0.0),
+            text(&exchange["class"]),
+            text(&exchange["method"]),
+            text(&exchange["tool"]),
+            text(&exchange["session"]),
+        ));
+    }
+    if let Some(report) = status["report"].as_object() {
+        line(String::new());
+        line(format!(
+            "drained in {:.2} s: {} completed, {} refused, {} streams ended, {} cut, {} lost",
+            report["seconds"].as_f64().unwrap_or(0.0),
+            number(&report["completed"]),
+            number(&report["refused"]),
+            number(&report["streams_ended"]),
+            number(&report["cut"]),
+            number(&report["lost"]),
+        ));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_sees_phase_and_calls() {
+        let page = page(&serde_json::json!({
+            "phase": "Draining", "why": "Signal", "seconds_to_cut": 12.3, "knowledge": "timers",
+            "upstream": "http://127.0.0.1:3000",
+            "pool": { "in_use": 1, "streams": 0, "idle": 2, "waiting": 0, "created": 3,
+                "reused": 4, "timed_out": 0 },
+            "in_flight": { "finite": 1, "streams": 0, "sessions": 1, "exchanges": [
+                { "class": "call", "method": "tools/call", "tool": "slow", "session": "abc",
+                  "age_seconds": 2.5 } ] },
+            "report": null,
+        }));
+        for part in [
+            "Draining (why: Signal)",
+            "12.3 s",
+            "tools/call",
+            "slow",
+            "abc",
+            "2.5s",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+    }
+}

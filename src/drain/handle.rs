@@ -1,0 +1,126 @@
+//! How the rest of ebbtide meets the driver: a [`DrainHandle`] may ask, a [`DrainWatch`] may look.
+//!
+//! Never decides: an ask is an event, and the phase is what the driver published.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    hooks::Hook,
+    phase::{Phase, Trigger},
+    report::Report,
+    timeline::Timeline,
+};
+
+/// What the driver is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    UpstreamAnswered,
+    /// SIGTERM or SIGINT: the first begins a drain or ends the wait after one, the next cuts.
+    Signal,
+    /// Somebody who may ask for it wants a drain.
+    Requested,
+    HookCalled(Hook),
+    HookReturned(Hook),
+    /// The server that we supervise ended by itself.
+    ServerEnded,
+}
+
+/// What the driver tells.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub phase: Phase,
+    pub trigger: Option<Trigger>,
+    pub timeline: Option<Timeline>,
+    /// Set with `Drained`.
+    pub report: Option<Arc<Report>>,
+}
+
+/// May ask. Clones ask the same driver.
+#[derive(Debug, Clone)]
+pub struct DrainHandle(mpsc::Sender<Event>);
+
+impl DrainHandle {
+    pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
+        Self(events)
+    }
+
+    pub async fn tell(&self, event: Event) {
+        // The driver is gone only when everything ends anyway.
+        let _ = self.0.send(event).await;
+    }
+
+    /// Says that a hook waits, until the guard is dropped.
+    pub async fn hook(&self, hook: Hook) -> HookGuard {
+        self.tell(Event::HookCalled(hook)).await;
+        HookGuard {
+            events: self.0.clone(),
+            hook,
+        }
+    }
+}
+
+/// A preStop call that waits.
+#[must_use = "dropping it says that the hook has returned"]
+pub struct HookGuard {
+    events: mpsc::Sender<Event>,
+    hook: Hook,
+}
+
+impl Drop for HookGuard {
+    fn drop(&mut self) {
+        // A full queue keeps the hook counted as waiting: the safe side, and one that a flood of
+        // hooks brings upon itself.
+        let _ = self.events.try_send(Event::HookReturned(self.hook));
+    }
+}
+
+/// May look. Clones look at the same driver.
+#[derive(Debug, Clone)]
+pub struct DrainWatch(watch::Receiver<Snapshot>);
+
+impl DrainWatch {
+    pub(super) fn new(snapshots: watch::Receiver<Snapshot>) -> Self {
+        Self(snapshots)
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.0.borrow().phase
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the phase is reached or passed.
+    pub async fn reached(&mut self, phase: Phase) -> Snapshot {
+        let reached = self.0.wait_for(|snapshot| snapshot.phase >= phase).await;
+        let reached = reached.map(|snapshot| snapshot.clone());
+        match reached {
+            Ok(snapshot) => snapshot,
+            // Without a driver nothing is ever reached; the process is ending.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// When the last client connection came, for the quiet that ends Withdrawing.
+#[derive(Debug, Default)]
+pub struct Arrivals(Mutex<Option<Instant>>);
+
+impl Arrivals {
+    pub fn note(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! `step(now, facts) → Option<Phase>`: which phase comes next, if its time has come. Pure.
+
+use std::time::Instant;
+
+use super::{
+    phase::Phase,
+    timeline::{CUT_TIME, Timeline, Timings},
+};
+
+/// All that a step depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    pub phase: Phase,
+    /// When the phase was entered.
+    pub since: Instant,
+    pub timings: Timings,
+    pub upstream_answered: bool,
+    /// Set by a corroborated trigger.
+    pub timeline: Option<Timeline>,
+    /// When no endpoint offered us any more; `None` while one does, or nobody can tell.
+    pub withdrawn: Option<Instant>,
+    pub last_arrival: Option<Instant>,
+    pub in_flight: usize,
+    pub cut_requested: bool,
+}
+
+/// The phase that comes next, if its time has come. Call it until it says `None`.
+#[must_use]
+pub fn step(now: Instant, facts: &Facts) -> Option<Phase> {
+    let timeline = facts.timeline;
+    let due = |at: Instant| now >= at;
+    match facts.phase {
+        Phase::Starting if timeline.is_some() => Some(Phase::Withdrawing),
+        Phase::Starting => facts.upstream_answered.then_some(Phase::Serving),
+        Phase::Serving => timeline.map(|_| Phase::Withdrawing),
+        Phase::Withdrawing if facts.cut_requested => Some(Phase::Cutting),
+        Phase::Withdrawing => left_at(facts).is_some_and(due).then_some(Phase::Draining),
+        Phase::Draining if facts.in_flight == 0 => Some(Phase::Drained),
+        Phase::Draining => (facts.cut_requested
+            || timeline.is_some_and(|timeline| due(timeline.cut_at)))
+        .then_some(Phase::Cutting),
+        Phase::Cutting => {
+            (facts.in_flight == 0 || due(facts.since + CUT_TIME)).then_some(Phase::Drained)
+        }
+        Phase::Drained => None,
+    }
+}
+
+/// When `step` should be asked again although no fact has changed.
+#[must_use]
+pub fn wake_at(facts: &Facts) -> Option<Instant> {
+    match facts.phase {
+        Phase::Starting | Phase::Serving | Phase::Drained => None,
+        Phase::Withdrawing => left_at(facts),
+        Phase::Draining => facts.timeline.map(|timeline| timeline.cut_at),
+        Phase::Cutting => Some(facts.since + CUT_TIME),
+    }
+}
+
+/// When Withdrawing is over: withdrawn, settled, and quiet; or its time is up.
+fn left_at(facts: &Facts) -> Option<Instant> {
+    let timeline = facts.timeline?;
+    let Some(withdrawn) = facts.withdrawn else {
+        return Some(timeline.withdraw_by);
+    };
+    let settled = withdrawn + facts.timings.settle;
+    let quiet = match facts.last_arrival {
+        Some(arrival) if !facts.timings.settle.is_zero() => arrival + facts.timings.quiet,
+        _ => settled,
+    };
+    // Nobody waits for quiet beyond the time-out; a settle that was set is waited for.
+    let longest = timeline.withdraw_by.max(settled).min(timeline.cut_at);
+    Some(settled.max(quiet).min(longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn facts(phase: Phase, now: Instant) -> Facts {
+        let timings = Timings {
+            withdraw_timeout: seconds(10),
+            settle: seconds(2),
+            quiet: seconds(1),
+            drain_timeout: Some(seconds(30)),
+            stop_reserve: seconds(2),
+            grace: None,
+        };
+        Facts {
+            phase,
+            since: now,
+            timings,
+            upstream_answered: true,
+            timeline: Some(timings.timeline(now, None)),
+            withdrawn: Some(now),
+            last_arrival: None,
+            in_flight: 1,
+            cut_requested: false,
+        }
+    }
+
+    #[test]
+    fn each_phase_leaves_for_its_reason() {
+        let now = Instant::now();
+        let of = |phase, change: fn(&mut Facts)| {
+            let mut facts = facts(phase, now);
+            change(&mut facts);
+            facts
+        };
+        let none = |facts: &mut Facts| facts.timeline = None;
+        for (at, facts, expected) in [
+            (
+                0,
+                of(Phase::Starting, |f| {
+                    f.timeline = None;
+                    f.upstream_answered = false;
+                }),
+                None,
+            ),
+            (0, of(Phase::Starting, none), Some(Phase::Serving)),
+            (0, of(Phase::Starting, |_| ()), Some(Phase::Withdrawing)),
+            (99, of(Phase::Serving, none), None),
+            (0, of(Phase::Serving, |_| ()), Some(Phase::Withdrawing)),
+            (1, of(Phase::Withdrawing, |_| ()), None),
+            (2, of(Phase::Withdrawing, |_| ()), Some(Phase::Draining)),
+            (9, of(Phase::Withdrawing, |f| f.withdrawn = None), None),
+            (
+                10,
+                of(Phase::Withdrawing, |f| f.withdrawn = None),
+                Some(Phase::Draining),
+            ),
+            (
+                0,
+                of(Phase::Withdrawing, |f| f.cut_requested = true),
+                Some(Phase::Cutting),
+            ),
+            (29, of(Phase::Draining, |_| ()), None),
+            (30, of(Phase::Draining, |_| ()), Some(Phase::Cutting)),
+            (
+                0,
+                of(Phase::Draining, |f| f.in_flight = 0),
+                Some(Phase::Drained),
+            ),
+            (
+                0,
+                of(Phase::Draining, |f| f.cut_requested = true),
+                Some(Phase::Cutting),
+            ),
+            (0, of(Phase::Cutting, |_| ()), None),
+            (1, of(Phase::Cutting, |_| ()), Some(Phase::Drained)),
+            (
+                0,
+                of(Phase::Cutting, |f| f.in_flight = 0),
+                Some(Phase::Drained),
+            ),
+            (99, of(Phase::Drained, |_| ()), None),
+        ] {
+            assert_eq!(step(now + seconds(at), &facts), expected, "{at}s {facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_connection_keeps_withdrawing_at_most_until_its_timeout() {
+        let now = Instant::now();
+        let mut facts = facts(Phase::Withdrawing, now);
+        facts.last_arrival = Some(now + seconds(2));
+        assert_eq!(wake_at(&facts), Some(now + seconds(3)));
+        facts.last_arrival = Some(now + seconds(60));
+        assert_eq!(wake_at(&facts), Some(now + seconds(10)));
+    }
+
+    #[test]
+    fn without_a_settle_nothing_is_waited_for() {
+        let now = Instant::now();
+        let mut facts = facts(Phase::Withdrawing, now);
+        facts.timings.settle = seconds(0);
+        facts.last_arrival = Some(now);
+        assert_eq!(step(now, &facts), Some(Phase::Draining));
+    }
+
+    #[test]
+    fn asking_at_the_time_told_makes_the_step() {
+        let now = Instant::now();
+        for phase in [Phase::Withdrawing, Phase::Draining, Phase::Cutting] {
+            let facts = facts(phase, now);
+            let at = wake_at(&facts).unwrap();
+            assert_eq!(step(at - Duration::from_millis(1), &facts), None);
+            assert!(step(at, &facts) > Some(phase));
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! What is in flight: one [`Ticket`] per exchange, which lives in the response body. Dropping it
+//! is the only way to finish.
+//!
+//! Never decides who is refused or ended; it carries the driver's word to whom it concerns.
+
+mod peek;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use slab::Slab;
+use tokio::{sync::Notify, time::Instant};
+
+use self::peek::Peek;
+use crate::{
+    mcp::{
+        Class,
+        message::{Envelope, Message},
+    },
+    telemetry::{Metrics, metrics::Outcome},
+};
+
+/// Why an exchange is to end before its natural end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    /// A stream ends because the pod drains.
+    Stream = 1,
+    /// The deadline.
+    Cut = 2,
+    /// The server died.
+    UpstreamLost = 3,
+    /// The server did not answer in time.
+    TimedOut = 4,
+}
+
+impl Ending {
+    fn from_number(number: u8) -> Option<Self> {
+        [
+            Ending::Stream,
+            Ending::Cut,
+            Ending::UpstreamLost,
+            Ending::TimedOut,
+        ]
+        .into_iter()
+        .find(|ending| *ending as u8 == number)
+    }
+}
+
+/// What is known of one exchange, shared by its ticket and the registry.
+pub struct Entry {
+    /// Grows with every exchange, so that "all that began before" can be told.
+    sequence: u64,
+    class: AtomicU8,
+    began: Instant,
+    /// Whether the head of the answer was passed on; the time-out for answers looks at it.
+    answered: AtomicU8,
+    session: Option<Box<str>>,
+    target: Option<Box<str>>,
+    peek: Mutex<Peek>,
+    ending: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// One exchange as `status`, the report and the log show it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exchange {
+    pub class: &'static str,
+    /// The JSON-RPC method, or the HTTP method and path where it is none.
+    pub method: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The JSON-RPC id, as JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The first 12 hexadecimal digits of the session id's SHA-256: ids are secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    pub age_seconds: f64,
+}
+
+/// How many exchanges ended how, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals([u64; Outcome::ALL.len()]);
+
+impl Totals {
+    #[must_use]
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize]
+    }
+
+    /// What was added since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        let mut difference = *self;
+        for (now, before) in difference.0.iter_mut().zip(earlier.0) {
+            *now -= before;
+        }
+        difference
+    }
+}
+
+struct Shared {
+    metrics: Arc<Metrics>,
+    entries: Mutex<Slab<Arc<Entry>>>,
+    sequence: AtomicU64,
+    finite: AtomicUsize,
+    streams: AtomicUsize,
+    totals: [AtomicU64; Outcome::ALL.len()],
+    /// Told whenever an exchange ends, or turns out to be of another class.
+    changed: Notify,
+}
+
+/// The registry. Clones share it.
+#[derive(Clone)]
+pub struct Inflight(Arc<Shared>);
+
+/// Holds one exchange in flight until dropped. Not Clone: one exchange ends once.
+#[must_use = "dropping the ticket ends the exchange"]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    key: usize,
+    outcome: Outcome,
+}
+
+impl Inflight {
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared {
+            metrics,
+            entries: Mutex::default(),
+            sequence: AtomicU64::new(0),
+            finite: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            totals: Default::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Registers an exchange. `target` names one that is no JSON-RPC message ("GET /health").
+    pub fn begin(
+        &self,
+        class: Class,
+        session: Option<Box<str>>,
+        target: Option<Box<str>>,
+    ) -> Ticket {
+        let entry = Arc::new(Entry {
+            sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
+            class: AtomicU8::new(class as u8),
+            began: Instant::now(),
+            answered: AtomicU8::new(0),
+            session,
+            target,
+            peek: Mutex::default(),
+            ending: AtomicU8::new(0),
+            waker: Mutex::new(None),
+        });
+        let key = lock(&self.0.entries).insert(Arc::clone(&entry));
+        self.0.gauge(class).fetch_add(1, Ordering::Relaxed);
+        self.0.metrics.begun(class);
+        let shared = Arc::clone(&self.0);
+        Ticket {
+            shared,
+            entry,
+            key,
+            outcome: Outcome::Abandoned,
+        }
+    }
+
+    /// Exchanges that have a natural end.
+    #[must_use]
+    pub fn finite(&self) -> usize {
+        self.0.finite.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges that have none.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals(std::array::from_fn(|at| {
+            self.0.totals[at].load(Ordering::Relaxed)
+        }))
+    }
+
+    /// Resolves when what is in flight has changed. For one waiter: the driver.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// A mark for [`Self::finite_before`].
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.0.sequence.load(Ordering::Relaxed)
+    }
+
+    /// How many finite exchanges are left of those that began before the mark.
+    #[must_use]
+    pub fn finite_before(&self, mark: u64) -> usize {
+        let entries = lock(&self.0.entries);
+        entries
+            .iter()
+            .filter(|(_, entry)| entry.sequence < mark && !entry.class().is_stream())
+            .count()
+    }
+
+    /// Everything in flight, the oldest first.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        let mut entries = self.entries(|_| true);
+        entries.sort_by_key(|entry| entry.sequence);
+        entries.iter().map(|entry| entry.describe()).collect()
+    }
+
+    /// Distinct sessions with something in flight.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let entries = lock(&self.0.entries);
+        let ids = entries
+            .iter()
+            .filter_map(|(_, entry)| entry.session.as_deref());
+        ids.collect::<HashSet<_>>().len()
+    }
+
+    /// Tells up to `most` streams to end that were not told yet, and whose session has nothing
+    /// pending: the server may still have to say something on them.
+    pub fn end_streams(&self, most: usize) {
+        let pending: HashSet<Box<str>> = self
+            .entries(|entry| entry.session.is_some() && !entry.class().is_stream())
+            .iter()
+            .filter_map(|entry| entry.session.clone())
+            .collect();
+        let over = |entry: &Entry| {
+            let session = entry.session.as_ref();
+            entry.class().is_stream()
+                && entry.ending().is_none()
+                && !session.is_some_and(|session| pending.contains(session))
+        };
+        for entry in self.entries(over).iter().take(most) {
+            entry.end(Ending::Stream);
+        }
+    }
+
+    /// Tells everything in flight to end; the finite exchanges among them, described.
+    pub fn end_all(&self, ending: Ending) -> Vec<Exchange> {
+        let entries = self.entries(|_| true);
+        for entry in &entries {
+            entry.end(ending);
+        }
+        let finite = entries.iter().filter(|entry| !entry.class().is_stream());
+        finite.map(|entry| entry.describe()).collect()
+    }
+
+    /// Tells those to end that have waited for the head of their answer for longer than `limit`.
+    pub fn expire(&self, limit: Duration) {
+        let waits = |entry: &Entry| {
+            entry.answered.load(Ordering::Relaxed) == 0 && entry.began.elapsed() >= limit
+        };
+        for entry in self.entries(waits) {
+            entry.end(Ending::TimedOut);
+        }
+    }
+
+    fn entries(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        let entries = lock(&self.0.entries);
+        entries
+            .iter()
+            .filter(|(_, entry)| wanted(entry))
+            .map(|(_, entry)| Arc::clone(entry))
+            .collect()
+    }
+}
+
+impl Shared {
+    fn gauge(&self, class: Class) -> &AtomicUsize {
+        if class.is_stream() {
+            &self.streams
+        } else {
+            &self.finite
+        }
+    }
+}
+
+impl Entry {
+    fn class(&self) -> Class {
+        Class::ALL[usize::from(self.class.load(Ordering::Relaxed))]
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        Ending::from_number(self.ending.load(Ordering::Acquire))
+    }
+
+    /// Tells the exchange to end. The deadline outranks a stream's end; else the first word holds.
+    pub fn end(&self, ending: Ending) {
+        let replaces = |now: u8| now == 0 || (now == Ending::Stream as u8 && ending == Ending::Cut);
+        let told = self
+            .ending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                replaces(now).then_some(ending as u8)
+            });
+        if told.is_ok() {
+            if let Some(waker) = lock(&self.waker).take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn describe(&self) -> Exchange {
+        let envelope = lock(&self.peek).envelope();
+        let first = envelope.as_ref().and_then(Envelope::first);
+        let (method, tool, id) = match first {
+            Some(Message::Request { id, method, name }) => {
+                (Some(method.clone()), name.clone(), Some(id.clone()))
+            }
+            Some(Message::Notification { method }) => (Some(method.clone()), None, None),
+            Some(Message::Response { id }) => (Some("response".into()), None, Some(id.clone())),
+            None => (self.target.as_deref().map(str::to_owned), None, None),
+        };
+        Exchange {
+            class: self.class().name(),
+            method: method.unwrap_or_else(|| "unknown".into()),
+            tool,
+            id,
+            session: self.session.as_deref().map(session_hash),
+            age_seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+        }
+    }
+}
+
+impl Ticket {
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.entry.class()
+    }
+
+    /// The body has told, or the answer has, what the head could not.
+    pub fn reclassify(&mut self, class: Class) {
+        let before = self.class();
+        if before == class {
+            return;
+        }
+        self.entry.class.store(class as u8, Ordering::Relaxed);
+        self.shared.gauge(before).fetch_sub(1, Ordering::Relaxed);
+        self.shared.gauge(class).fetch_add(1, Ordering::Relaxed);
+        self.shared.metrics.reclassified(before, class);
+        self.shared.changed.notify_one();
+    }
+
+    /// A number of its own, for spreading.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.entry.sequence
+    }
+
+    /// Where the request's body is noted as it passes.
+    #[must_use]
+    pub fn entry(&self) -> Arc<Entry> {
+        Arc::clone(&self.entry)
+    }
+
+    /// What the request's body has told so far.
+    #[must_use]
+    pub fn envelope(&self) -> Option<Envelope> {
+        lock(&self.entry.peek).envelope()
+    }
+
+    /// The head of the answer is on its way.
+    pub fn answered(&self) {
+        self.entry.answered.store(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.entry.ending()
+    }
+
+    /// Ready when the exchange is to end; else the task is woken when it is.
+    pub fn poll_ending(&self, context: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(ending) = self.entry.ending() {
+            return Poll::Ready(ending);
+        }
+        let mut waker = lock(&self.entry.waker);
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()))
+        {
+            *waker = Some(context.waker().clone());
+        }
+        drop(waker);
+        // The word may have come between the first look and the waker.
+        self.entry.ending().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// What the exchange counts as when the ticket is dropped; abandoned unless said.
+    pub fn will_be(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Entry {
+    /// Notes a part of the request's body.
+    pub fn note(&self, part: &[u8]) {
+        lock(&self.peek).note(part);
+    }
+
+    /// Whether the body has told what kind of message it is.
+    pub fn is_told(&self) -> bool {
+        let mut peek = lock(&self.peek);
+        let scanner = peek.scanner();
+        scanner.is_complete() || scanner.method().is_some()
+    }
+
+    /// Whether the message was seen to its end.
+    pub fn is_whole(&self) -> bool {
+        lock(&self.peek).scanner().is_complete()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let class = self.class();
+        let took = self.entry.began.elapsed();
+        self.shared.metrics.finished(class, self.outcome, took);
+        self.shared.totals[self.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        lock(&self.shared.entries).remove(self.key);
+        self.shared.gauge(class).fetch_sub(1, Ordering::Relaxed);
+        self.shared.changed.notify_one();
+    }
+}
+
+/// Held for a few lines, never across an await; nothing panics while holding it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first 12 hexadecimal digits of the SHA-256.
+fn session_hash(id: &str) -> String {
+    Sha256::digest(id.as_bytes())
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Inflight {
+        Inflight::new(Arc::new(Metrics::new()))
+    }
+
+    #[test]
+    fn dropping_the_ticket_ends_the_exchange() {
+        let inflight = registry();
+        let call = inflight.begin(Class::Call, Some("secret".into()), None);
+        let stream = inflight.begin(Class::Stream, None, Some("GET /mcp".into()));
+        call.entry()
+            .note(br#"{"id":"a","method":"tools/call","params":{"name":"slow"}}"#);
+        assert_eq!((inflight.finite(), inflight.streams()), (1, 1));
+        let seen = inflight.exchanges();
+        assert_eq!(seen[0].method, "tools/call");
+        assert_eq!(seen[0].tool.as_deref(), Some("slow"));
+        assert_eq!(seen[0].id.as_deref(), Some("\"a\""));
+        assert!(!format!("{seen:?}").contains("secret"));
+        assert_eq!(seen[1].method, "GET /mcp");
+        let mut call = call;
+        call.will_be(Outcome::Completed);
+        drop((call, stream));
+        assert_eq!((inflight.finite(), inflight.streams()), (0, 0));
+        assert_eq!(inflight.totals().of(Outcome::Completed), 1);
+        assert_eq!(inflight.totals().of(Outcome::Abandoned), 1);
+    }
+
+    #[tokio::test]
+    async fn the_word_to_end_reaches_whoever_waits() {
+        let inflight = registry();
+        let ticket = inflight.begin(Class::Stream, None, None);
+        let waiting = std::future::poll_fn(|context| ticket.poll_ending(context));
+        let telling = async { inflight.end_streams(9) };
+        let (ending, ()) = tokio::join!(waiting, telling);
+        assert_eq!(ending, Ending::Stream);
+        inflight.end_all(Ending::Cut);
+        assert_eq!(ticket.entry.ending(), Some(Ending::Cut));
+        inflight.end_all(Ending::UpstreamLost);
+        assert_eq!(ticket.entry.ending(), Some(Ending::Cut));
+    }
+
+    #[test]
+    fn a_stream_stays_while_its_session_has_a_call() {
+        let inflight = registry();
+        let stream = inflight.begin(Class::Stream, Some("s".into()), None);
+        let call = inflight.begin(Class::Call, Some("s".into()), None);
+        inflight.end_streams(9);
+        assert_eq!(stream.entry.ending(), None);
+        drop(call);
+        inflight.end_streams(9);
+        assert_eq!(stream.entry.ending(), Some(Ending::Stream));
+    }
+
+    #[test]
+    fn marks_tell_old_from_new() {
+        let inflight = registry();
+        let old = inflight.begin(Class::Call, None, None);
+        let mark = inflight.mark();
+        let _new = inflight.begin(Class::Call, None, None);
+        assert_eq!(inflight.finite_before(mark), 1);
+        drop(old);
+        assert_eq!(inflight.finite_before(mark), 0);
+    }
+
+    #[test]
+    fn a_reclassified_exchange_counts_as_what_it_is() {
+        let inflight = registry();
+        let mut ticket = inflight.begin(Class::Plain, None, None);
+        ticket.reclassify(Class::Stream);
+        assert_eq!((inflight.finite(), inflight.streams()), (0, 1));
+        drop(ticket);
+        assert_eq!((inflight.finite(), inflight.streams()), (0, 0));
+    }
+}

@@ -1,0 +1,63 @@
+//! What is kept of a request's body: a copy while it is small, and only what the scanner captures
+//! once it is not. Parsed only when somebody asks.
+//!
+//! Never keeps the server's read buffer alive, and never more than [`KEPT`] bytes.
+
+use crate::mcp::message::{Envelope, Scanner};
+
+/// Bytes that are kept before the scanner takes over. Most calls are smaller, and most of them
+/// are never asked for.
+const KEPT: usize = 8 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Peek {
+    kept: Vec<u8>,
+    scanner: Option<Box<Scanner>>,
+}
+
+impl Peek {
+    /// Takes the next part of the body.
+    pub fn note(&mut self, part: &[u8]) {
+        match &mut self.scanner {
+            Some(scanner) => scanner.feed(part),
+            None if self.kept.len() + part.len() <= KEPT => self.kept.extend_from_slice(part),
+            None => self.scanner().feed(part),
+        }
+    }
+
+    /// What the body has told so far.
+    pub fn envelope(&self) -> Option<Envelope> {
+        match &self.scanner {
+            Some(scanner) => scanner.envelope(),
+            None => Scanner::scan(&self.kept),
+        }
+    }
+
+    /// The scanner, fed with all that came; from now on nothing is kept.
+    pub fn scanner(&mut self) -> &mut Scanner {
+        let kept = std::mem::take(&mut self.kept);
+        self.scanner.get_or_insert_with(|| {
+            let mut scanner = Box::<Scanner>::default();
+            scanner.feed(&kept);
+            scanner
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_found_behind_a_large_body() {
+        let mut peek = Peek::default();
+        peek.note(br#"{"method":"tools/call","params":{"name":"t","arguments":{"blob":""#);
+        for _ in 0..1000 {
+            peek.note(&[b'x'; 100]);
+        }
+        peek.note(br#""}},"jsonrpc":"2.0","id":42}"#);
+        let text = format!("{:?}", peek.envelope());
+        assert!(text.contains("42") && text.contains("tools/call"), "{text}");
+        assert!(peek.kept.capacity() <= KEPT);
+    }
+}

@@ -1,0 +1,198 @@
+//! The class of an exchange, told from its head wherever the head suffices.
+//!
+//! Never looks at a body: a POST without a session may be `initialize`, and only
+//! [`Class::refine`] with the message that the body held can tell.
+
+use http::{HeaderMap, Method, header};
+
+use super::message::Message;
+
+/// The header that names the JSON-RPC method of a modern request (MCP 2026-07-28).
+pub const METHOD: &str = "mcp-method";
+/// The header by which a client resumes a stream (the SSE specification).
+pub const LAST_EVENT_ID: &str = "last-event-id";
+
+/// What an exchange is, as far as ending it is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Opens a legacy session.
+    Initialize,
+    /// A POSTed JSON-RPC request, or one that may be.
+    Call,
+    /// A POSTed JSON-RPC response or notification: a call in flight may be waiting for it.
+    Message,
+    /// A DELETE that ends a session.
+    SessionEnd,
+    /// A GET that resumes a call's stream (`Last-Event-ID`).
+    Resume,
+    /// A GET that is answered by an endless event stream.
+    Stream,
+    /// `subscriptions/listen`: a POST that is answered by an endless event stream.
+    Listen,
+    /// An upgraded connection (WebSocket).
+    Tunnel,
+    /// Everything else.
+    Plain,
+}
+
+impl Class {
+    /// Every class, in the order of its index.
+    pub const ALL: [Class; 9] = [
+        Class::Initialize,
+        Class::Call,
+        Class::Message,
+        Class::SessionEnd,
+        Class::Resume,
+        Class::Stream,
+        Class::Listen,
+        Class::Tunnel,
+        Class::Plain,
+    ];
+
+    /// The class that the head alone tells; a POST that may be anything is a [`Class::Call`].
+    /// `session`: the request names a legacy session.
+    #[must_use]
+    pub fn of(method: &Method, headers: &HeaderMap, session: bool) -> Self {
+        match *method {
+            Method::POST if is_json(headers) => match headers.get(METHOD).map(|v| v.as_bytes()) {
+                Some(b"subscriptions/listen") => Class::Listen,
+                Some(b"initialize") => Class::Initialize,
+                _ => Class::Call,
+            },
+            Method::GET if headers.contains_key(header::UPGRADE) => Class::Tunnel,
+            Method::GET if accepts_events(headers) => {
+                if headers.contains_key(LAST_EVENT_ID) {
+                    Class::Resume
+                } else {
+                    Class::Stream
+                }
+            }
+            Method::DELETE if session => Class::SessionEnd,
+            _ => Class::Plain,
+        }
+    }
+
+    /// The class once the body's message is known.
+    #[must_use]
+    pub fn refine(self, message: &Message) -> Self {
+        match (self, message) {
+            (Class::Call, Message::Request { method, .. }) if method == "initialize" => {
+                Class::Initialize
+            }
+            (Class::Call, Message::Request { method, .. }) if method == "subscriptions/listen" => {
+                Class::Listen
+            }
+            (Class::Call, Message::Notification { .. } | Message::Response { .. }) => {
+                Class::Message
+            }
+            (class, _) => class,
+        }
+    }
+
+    /// Whether the exchange has no natural end, so that a drain ends it and never waits for it.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Class::Stream | Class::Listen | Class::Tunnel)
+    }
+
+    /// Whether the body is a JSON-RPC message, so that an error of ours is one too.
+    #[must_use]
+    pub fn is_json_rpc(self) -> bool {
+        matches!(
+            self,
+            Class::Initialize | Class::Call | Class::Message | Class::Listen
+        )
+    }
+
+    /// The name in metrics, `status` and the report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Initialize => "initialize",
+            Class::Call => "call",
+            Class::Message => "message",
+            Class::SessionEnd => "session_end",
+            Class::Resume => "resume",
+            Class::Stream => "stream",
+            Class::Listen => "listen",
+            Class::Tunnel => "tunnel",
+            Class::Plain => "plain",
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let starts_with_json =
+        |value: &[u8]| value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/json");
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| starts_with_json(value.as_bytes()))
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|value| memchr::memmem::find(value.as_bytes(), b"text/event-stream").is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(method: &Method, pairs: &[(&'static str, &str)]) -> Class {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        Class::of(method, &headers, headers.contains_key("mcp-session-id"))
+    }
+
+    #[test]
+    fn the_head_tells_the_class() {
+        let json = ("content-type", "application/json; charset=utf-8");
+        let events = ("accept", "application/json, text/event-stream");
+        for (method, headers, expected) in [
+            (Method::POST, vec![json], Class::Call),
+            (
+                Method::POST,
+                vec![json, (METHOD, "tools/call")],
+                Class::Call,
+            ),
+            (
+                Method::POST,
+                vec![json, (METHOD, "subscriptions/listen")],
+                Class::Listen,
+            ),
+            (
+                Method::POST,
+                vec![("content-type", "text/plain")],
+                Class::Plain,
+            ),
+            (Method::POST, vec![], Class::Plain),
+            (Method::GET, vec![events], Class::Stream),
+            (
+                Method::GET,
+                vec![events, (LAST_EVENT_ID, "7")],
+                Class::Resume,
+            ),
+            (Method::GET, vec![("upgrade", "websocket")], Class::Tunnel),
+            (Method::GET, vec![], Class::Plain),
+            (
+                Method::DELETE,
+                vec![("mcp-session-id", "a")],
+                Class::SessionEnd,
+            ),
+            (Method::DELETE, vec![], Class::Plain),
+        ] {
+            assert_eq!(class(&method, &headers), expected, "{method} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_index_is_the_order() {
+        for (index, class) in Class::ALL.iter().enumerate() {
+            assert_eq!(*class as usize, index);
+        }
+    }
+}

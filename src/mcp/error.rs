@@ -1,0 +1,115 @@
+//! Our own JSON-RPC errors, in the two forms that every client survives: a JSON body, or one SSE
+//! `message` event without an id (an injected id would break clients older than 2025-11-25).
+//!
+//! Never answers what was not asked: notifications and responses get no error.
+
+use super::message::{Envelope, Message};
+
+/// Why ebbtide, and not the server, answers a call. The codes lie in the range that neither the
+/// specification (-32020 to -32099) nor the SDKs (-32000 to -32002) use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    Draining,
+    UpstreamLost,
+    PoolExhausted,
+}
+
+impl Code {
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Code::Draining => -32010,
+            Code::UpstreamLost => -32011,
+            Code::PoolExhausted => -32012,
+        }
+    }
+}
+
+/// The JSON text that answers every request of the envelope; `id` is null where none is known.
+#[must_use]
+pub fn json(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
+    match envelope {
+        Some(Envelope::Single(Message::Request { id, .. })) => one(code, text, id),
+        Some(Envelope::Batch(messages)) => {
+            let errors: Vec<String> = ids(messages).map(|id| one(code, text, id)).collect();
+            format!("[{}]", errors.join(","))
+        }
+        _ => one(code, text, "null"),
+    }
+}
+
+/// The SSE events that answer every request of the envelope, each a whole event; empty where
+/// nothing awaits an answer.
+#[must_use]
+pub fn events(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
+    let event = |id: &String| format!("event: message\ndata: {}\n\n", one(code, text, id));
+    match envelope {
+        Some(Envelope::Single(Message::Request { id, .. })) => event(id),
+        Some(Envelope::Batch(messages)) => ids(messages).map(event).collect(),
+        _ => String::new(),
+    }
+}
+
+/// The event that ends a `subscriptions/listen` stream gracefully (MCP 2026-07-28).
+#[must_use]
+pub fn listen_result(id: &str) -> String {
+    format!(
+        "event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\
+         \"complete\",\"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}\n\n"
+    )
+}
+
+fn ids(messages: &[Message]) -> impl Iterator<Item = &String> {
+    messages.iter().filter_map(|message| match message {
+        Message::Request { id, .. } => Some(id),
+        _ => None,
+    })
+}
+
+fn one(code: Code, text: &str, id: &str) -> String {
+    let text = serde_json::Value::from(text);
+    let number = code.number();
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{number},"message":{text}}}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Scanner;
+    use super::*;
+
+    #[test]
+    fn an_error_carries_the_id_as_it_came() {
+        for id in ["7", "\"listen-1\"", "\"\\u00e9\""] {
+            let body = format!(r#"{{"method":"m","id":{id}}}"#);
+            let envelope = Scanner::scan(body.as_bytes());
+            let text = json(Code::Draining, "say \"why\"", envelope.as_ref());
+            assert!(text.contains(&format!("\"id\":{id},")), "{text}");
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value["error"]["code"], -32010);
+            assert_eq!(value["error"]["message"], "say \"why\"");
+        }
+    }
+
+    #[test]
+    fn a_batch_gets_an_array_without_its_notifications() {
+        let body = br#"[{"id":1,"method":"a"},{"method":"n"},{"id":"2","method":"b"}]"#;
+        let text = json(Code::UpstreamLost, "gone", Scanner::scan(body).as_ref());
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let ids: Vec<_> = value.as_array().unwrap().iter().map(|e| &e["id"]).collect();
+        assert_eq!(ids, [&serde_json::json!(1), &serde_json::json!("2")]);
+    }
+
+    #[test]
+    fn listen_ends_with_its_result() {
+        let event = listen_result("\"listen-1\"");
+        let data = event
+            .lines()
+            .nth(1)
+            .unwrap()
+            .strip_prefix("data: ")
+            .unwrap();
+        let value: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(value["result"]["resultType"], "complete");
+        assert!(event.ends_with("\n\n"));
+    }
+}

@@ -1,0 +1,162 @@
+//! One HTTP/1.1 connection to the upstream, driven by whoever uses it: no task and no channel of
+//! its own (performance: a spawned driver costs two wake-ups per request).
+//!
+//! Never decides whether a request may be sent again; [`SendError`] says what is known.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+
+use super::{BoxedIo, Budget, Closed, Outgoing, counts::Tally};
+
+/// A connection, and whether it had served an exchange before.
+pub struct Connection<B: Outgoing> {
+    sender: http1::SendRequest<B>,
+    driver: http1::Connection<TokioIo<BoxedIo>, B>,
+    ended: bool,
+    reused: bool,
+    counted: Counted,
+}
+
+/// A request without a response.
+#[derive(Debug)]
+pub struct SendError<B> {
+    pub cause: hyper::Error,
+    /// The request, when not a byte of it was written.
+    pub unsent: Option<Request<B>>,
+}
+
+impl<B: Outgoing> Connection<B> {
+    pub(super) async fn open(
+        io: BoxedIo,
+        budget: Budget,
+        tally: Arc<Tally>,
+    ) -> hyper::Result<Self> {
+        let mut builder = http1::Builder::new();
+        if budget == Budget::Streams {
+            // Ten thousand open streams pay for their buffers all day; a call for a moment.
+            builder.read_buf_exact_size(Some(STREAM_READ_BUFFER));
+        }
+        let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
+        tally.created();
+        let counted = Counted {
+            tally,
+            closing: Closed::Abandoned,
+        };
+        Ok(Self {
+            sender,
+            driver,
+            ended: false,
+            reused: false,
+            counted,
+        })
+    }
+
+    /// Whether it had served an exchange before.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(super) fn mark_reused(&mut self) {
+        self.reused = true;
+    }
+
+    /// Closes it, and says why; dropping it counts as [`Closed::Abandoned`].
+    pub fn close(mut self, reason: Closed) {
+        self.counted.closing = reason;
+    }
+
+    /// Whether the next request may be written: the last exchange has ended on both sides, the
+    /// upstream did not close, and no stray byte came.
+    pub fn is_ready(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.poll_driver(&mut context);
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// Moves bytes both ways as far as they go now. Whoever awaits the response or reads its body
+    /// has to call this from the same `poll`.
+    pub fn poll_driver(&mut self, context: &mut Context<'_>) {
+        // How it ended reaches the user through the response or its body.
+        self.ended = self.ended || Pin::new(&mut self.driver).poll(context).is_ready();
+    }
+
+    /// Sends a request and resolves with the head of its answer. Dropping the future spoils the
+    /// connection.
+    ///
+    /// # Errors
+    /// The connection broke, or what came is not HTTP.
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+        let Self {
+            sender,
+            driver,
+            ended,
+            ..
+        } = self;
+        let mut response = pin!(sender.try_send_request(request));
+        std::future::poll_fn(move |context| {
+            *ended = *ended || Pin::new(&mut *driver).poll(context).is_ready();
+            match response.as_mut().poll(context) {
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut error)) => {
+                    let unsent = error.take_message();
+                    Poll::Ready(Err(SendError {
+                        cause: error.into_error(),
+                        unsent,
+                    }))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Turns an upgraded connection into its bare stream, with what was read beyond the head.
+    /// The connection counts as open until `Upgraded` is dropped.
+    #[must_use]
+    pub fn into_upgraded(self) -> Upgraded {
+        let Self {
+            driver, counted, ..
+        } = self;
+        let parts = driver.into_parts();
+        let mut counted = counted;
+        counted.closing = Closed::Stream;
+        Upgraded {
+            io: parts.io.into_inner(),
+            read: parts.read_buf,
+            counted,
+        }
+    }
+}
+
+/// The bare stream of a connection that was upgraded.
+pub struct Upgraded {
+    pub io: BoxedIo,
+    /// Bytes of the new protocol that came with the answer's head.
+    pub read: Bytes,
+    pub counted: Counted,
+}
+
+/// Counts the connection as closed when dropped.
+pub struct Counted {
+    tally: Arc<Tally>,
+    closing: Closed,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.tally.closed(self.closing);
+    }
+}
+
+/// Bytes read at once from a stream.
+const STREAM_READ_BUFFER: usize = 2048;

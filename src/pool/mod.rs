@@ -1,0 +1,397 @@
+//! Bounded connections to the upstream: who may use one, first come first served; which one; and
+//! what became of each.
+//!
+//! Never reads a request, never answers a client, and never opens a connection beyond the bound.
+
+mod connection;
+mod counts;
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    time::{Instant, sleep, timeout_at},
+};
+
+use self::counts::Tally;
+pub use self::{
+    connection::{Connection, Counted, SendError, Upgraded},
+    counts::{Closed, Counts},
+};
+use crate::telemetry::Metrics;
+
+/// What a connector gives: any byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+pub type BoxedIo = Box<dyn Io>;
+
+/// The body of a request to the upstream.
+pub trait Outgoing:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+{
+}
+impl<T> Outgoing for T where
+    T: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+{
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
+/// Opens one connection to the upstream.
+pub type Connector = Box<dyn Fn() -> Connecting + Send + Sync>;
+
+/// The bounds of the pool; each is a setting of the same name.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_streams: usize,
+    pub acquire_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// Which bound a use counts against. Streams have one of their own, else ten open GETs would
+/// starve every call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    Calls,
+    Streams,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// The line did not move in time.
+    Exhausted {
+        budget: Budget,
+        limit: usize,
+        waited: Duration,
+    },
+    /// There was room, and the upstream could not be reached in time.
+    Unreachable { cause: io::Error, waited: Duration },
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AcquireError::Exhausted {
+                budget,
+                limit,
+                waited,
+            } => {
+                let (what, setting) = match budget {
+                    Budget::Calls => ("calls", "max_connections"),
+                    Budget::Streams => ("streams", "max_streams"),
+                };
+                write!(
+                    out,
+                    "all {limit} {what} that {setting} allows were in use for {waited:.1?}; raise \
+                     {setting} or acquire_timeout, or add replicas"
+                )
+            }
+            AcquireError::Unreachable { cause, waited } => write!(
+                out,
+                "the server could not be reached for {waited:.1?}: {cause}; is it running, and \
+                 does `upstream` name its port?"
+            ),
+        }
+    }
+}
+
+struct Shared<B: Outgoing> {
+    connector: Connector,
+    limits: Limits,
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    idle: Mutex<Idle<B>>,
+    tally: Arc<Tally>,
+    /// Told when a slot is given back while the pool drains.
+    returned: Notify,
+}
+
+struct Idle<B: Outgoing> {
+    /// The most recently used last.
+    connections: Vec<(Connection<B>, Instant)>,
+    draining: bool,
+}
+
+/// The pool. Clones share it.
+pub struct Pool<B: Outgoing>(Arc<Shared<B>>);
+
+impl<B: Outgoing> Clone for Pool<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// The right to run one exchange on the upstream. Dropping it lets the next waiter go.
+///
+/// Not Clone: it is counted.
+pub struct Slot<B: Outgoing> {
+    pool: Arc<Shared<B>>,
+    budget: Budget,
+    permit: Option<OwnedSemaphorePermit>,
+    /// When waiting for the upstream ends; unset until there was a reason to wait.
+    deadline: Option<Instant>,
+}
+
+impl<B: Outgoing> Pool<B> {
+    #[must_use]
+    pub fn new(connector: Connector, limits: Limits, metrics: &Metrics) -> Self {
+        Self(Arc::new(Shared {
+            connector,
+            limits,
+            calls: Arc::new(Semaphore::new(limits.max_connections)),
+            streams: Arc::new(Semaphore::new(limits.max_streams)),
+            idle: Mutex::new(Idle {
+                connections: Vec::new(),
+                draining: false,
+            }),
+            tally: Arc::new(Tally::new(metrics)),
+            returned: Notify::new(),
+        }))
+    }
+
+    /// Waits in line, at most `acquire_timeout`.
+    ///
+    /// # Errors
+    /// [`AcquireError::Exhausted`] when the line did not move in time.
+    pub async fn acquire(&self, budget: Budget) -> Result<Slot<B>, AcquireError> {
+        let (semaphore, limit) = match budget {
+            Budget::Calls => (&self.0.calls, self.0.limits.max_connections),
+            Budget::Streams => (&self.0.streams, self.0.limits.max_streams),
+        };
+        let tally = &self.0.tally;
+        // The semaphore is fair: while somebody waits there is nothing to try for.
+        let (permit, deadline) = match Arc::clone(semaphore).try_acquire_owned() {
+            Ok(permit) => {
+                tally.acquire_took(Duration::ZERO);
+                (permit, None)
+            }
+            Err(TryAcquireError::Closed | TryAcquireError::NoPermits) => {
+                let waiting = tally.waiting();
+                let began = Instant::now();
+                let deadline = began + self.0.limits.acquire_timeout;
+                let line = Arc::clone(semaphore).acquire_owned();
+                let permit = timeout_at(deadline, line).await;
+                drop(waiting);
+                tally.acquire_took(began.elapsed());
+                let Ok(Ok(permit)) = permit else {
+                    tally.timed_out();
+                    let waited = began.elapsed();
+                    return Err(AcquireError::Exhausted {
+                        budget,
+                        limit,
+                        waited,
+                    });
+                };
+                (permit, Some(deadline))
+            }
+        };
+        tally.acquired(budget);
+        Ok(Slot {
+            pool: Arc::clone(&self.0),
+            budget,
+            permit: Some(permit),
+            deadline,
+        })
+    }
+
+    /// Opens and drops one connection: whether the upstream answers.
+    ///
+    /// # Errors
+    /// What the connector says.
+    pub async fn probe(&self) -> io::Result<()> {
+        (self.0.connector)().await.map(drop)
+    }
+
+    /// Drops idle connections whose time is over, for ever.
+    pub async fn reap(self) {
+        let Some(pause) = Some(self.0.limits.idle_timeout / 2).filter(|p| !p.is_zero()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            sleep(pause).await;
+            self.0.reap();
+        }
+    }
+
+    /// Closes idle connections at once and the others as they come back; resolves when none is
+    /// in use, or at the deadline, with the final counts (`in_use` says what is left).
+    pub async fn drain(&self, deadline: Instant) -> Counts {
+        let idle = {
+            let mut idle = self.0.idle();
+            idle.draining = true;
+            std::mem::take(&mut idle.connections)
+        };
+        for (connection, _) in idle {
+            self.0.tally.taken();
+            connection.close(Closed::Drained);
+        }
+        loop {
+            let returned = self.0.returned.notified();
+            if self.counts().in_use == 0 || timeout_at(deadline, returned).await.is_err() {
+                return self.counts();
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.0.tally.counts()
+    }
+}
+
+impl<B: Outgoing> Shared<B> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<B>> {
+        // Nothing panics while holding it, and nothing awaits.
+        self.idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn reap(&self) {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        // The oldest stand first.
+        let old = idle
+            .connections
+            .partition_point(|(_, since)| now.duration_since(*since) >= self.limits.idle_timeout);
+        let dropped: Vec<_> = idle.connections.drain(..old).collect();
+        drop(idle);
+        for (connection, _) in dropped {
+            self.tally.taken();
+            connection.close(Closed::IdleTimeout);
+        }
+    }
+}
+
+impl<B: Outgoing> Slot<B> {
+    /// A connection that is ready for a request: the idle one used last, else a fresh one. Waits
+    /// for an upstream that is away for what is left of `acquire_timeout`.
+    ///
+    /// # Errors
+    /// [`AcquireError::Unreachable`].
+    pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
+        // Streams keep to fresh connections and close them after, so that the calls' bound also
+        // bounds what lies idle.
+        if self.budget == Budget::Calls {
+            if let Some(connection) = self.reuse() {
+                return Ok(connection);
+            }
+        }
+        self.fresh().await
+    }
+
+    /// A connection that nobody used before.
+    ///
+    /// # Errors
+    /// [`AcquireError::Unreachable`].
+    pub async fn fresh(&mut self) -> Result<Connection<B>, AcquireError> {
+        let began = Instant::now();
+        let deadline = *self
+            .deadline
+            .get_or_insert(began + self.pool.limits.acquire_timeout);
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let cause = match timeout_at(deadline, (self.pool.connector)()).await {
+                Ok(Ok(io)) => {
+                    let tally = Arc::clone(&self.pool.tally);
+                    match Connection::open(io, self.budget, tally).await {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => io::Error::other(error),
+                    }
+                }
+                Ok(Err(cause)) => cause,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+            if Instant::now() + pause >= deadline {
+                self.pool.tally.unreachable();
+                return Err(AcquireError::Unreachable {
+                    cause,
+                    waited: began.elapsed(),
+                });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+    }
+
+    fn reuse(&mut self) -> Option<Connection<B>> {
+        loop {
+            let (mut connection, since) = self.pool.idle().connections.pop()?;
+            let reason = if since.elapsed() >= self.pool.limits.idle_timeout {
+                Closed::IdleTimeout
+            } else if connection.is_ready() {
+                self.pool.tally.reused();
+                connection.mark_reused();
+                return Some(connection);
+            } else {
+                Closed::Upstream
+            };
+            self.pool.tally.taken();
+            connection.close(reason);
+        }
+    }
+
+    /// Ends the use. A connection that is ready for the next request is kept.
+    pub fn release(self, mut connection: Connection<B>) {
+        let reason = if self.budget == Budget::Streams {
+            Closed::Stream
+        } else if !connection.is_ready() {
+            Closed::NotReusable
+        } else {
+            let mut idle = self.pool.idle();
+            if !idle.draining && !self.pool.limits.idle_timeout.is_zero() {
+                self.pool.tally.kept();
+                idle.connections.push((connection, Instant::now()));
+                return;
+            }
+            Closed::Drained
+        };
+        connection.close(reason);
+    }
+
+    /// Counts a use that turned out to be a stream against the streams' bound from now on.
+    ///
+    /// # Errors
+    /// [`AcquireError::Exhausted`] at once when there is no room.
+    pub fn becomes_stream(&mut self) -> Result<(), AcquireError> {
+        if self.budget == Budget::Streams {
+            return Ok(());
+        }
+        let Ok(permit) = Arc::clone(&self.pool.streams).try_acquire_owned() else {
+            self.pool.tally.timed_out();
+            return Err(AcquireError::Exhausted {
+                budget: Budget::Streams,
+                limit: self.pool.limits.max_streams,
+                waited: Duration::ZERO,
+            });
+        };
+        self.pool.tally.moved(self.budget, Budget::Streams);
+        self.permit = Some(permit);
+        self.budget = Budget::Streams;
+        Ok(())
+    }
+}
+
+impl<B: Outgoing> Drop for Slot<B> {
+    fn drop(&mut self) {
+        self.pool.tally.released(self.budget);
+        drop(self.permit.take());
+        if self.pool.tally.in_use.load(Ordering::Relaxed) == 0 {
+            self.pool.returned.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

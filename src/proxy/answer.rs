@@ -1,0 +1,230 @@
+//! The answers that are ours: the one place that turns a failure into a response. A JSON-RPC
+//! request gets a JSON-RPC error with its own id, in HTTP 200 wherever a client would not survive
+//! another status; everything else gets plain text that says what to look at.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::time::timeout;
+
+use super::{
+    Exchange,
+    body::{ProxyBody, RequestBody},
+};
+use crate::{
+    drain::Phase,
+    inflight::{Ending, Ticket},
+    mcp::{
+        Class,
+        error::{self, Code},
+        message::{Envelope, Message},
+    },
+    pool::AcquireError,
+    telemetry::metrics::Outcome,
+};
+
+/// Longest that a refused request's body is read for its id.
+const READ_FOR_ID: Duration = Duration::from_secs(1);
+
+/// What an exchange ended with instead of the upstream's answer.
+pub struct Failure {
+    /// For what is no JSON-RPC request.
+    status: StatusCode,
+    code: Option<Code>,
+    /// The status of the JSON-RPC error.
+    rpc_status: StatusCode,
+    retry: bool,
+    text: String,
+    outcome: Outcome,
+    /// The request's body, where it was not read yet: the id is in there.
+    body: Option<RequestBody>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, code: Code, outcome: Outcome, text: String) -> Self {
+        Self {
+            status,
+            code: Some(code),
+            rpc_status: StatusCode::OK,
+            retry: false,
+            text,
+            outcome,
+            body: None,
+        }
+    }
+
+    /// Refused by the phase.
+    pub fn draining(phase: Phase) -> Self {
+        let text = format!("this pod is going away ({}); try again", phase.name());
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self {
+            retry: true,
+            ..Self::new(status, Code::Draining, Outcome::Refused, text)
+        }
+    }
+
+    /// Told to end before there was an answer.
+    pub fn ended(ending: Ending) -> Self {
+        match ending {
+            Ending::Stream | Ending::Cut => Self {
+                retry: true,
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Code::Draining,
+                    Outcome::Cut,
+                    "this pod went away before the server answered; it may have begun the work"
+                        .into(),
+                )
+            },
+            Ending::UpstreamLost => Self::lost("the server ended before it answered"),
+            Ending::TimedOut => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                Code::UpstreamLost,
+                Outcome::TimedOut,
+                "the server did not answer within response_timeout".into(),
+            ),
+        }
+    }
+
+    /// The upstream broke off or answered rubbish.
+    pub fn lost(text: &str) -> Self {
+        let status = StatusCode::BAD_GATEWAY;
+        Self::new(
+            status,
+            Code::UpstreamLost,
+            Outcome::UpstreamLost,
+            text.into(),
+        )
+    }
+
+    pub fn not_acquired(error: &AcquireError) -> Self {
+        match error {
+            AcquireError::Exhausted { .. } => Self {
+                rpc_status: StatusCode::SERVICE_UNAVAILABLE,
+                retry: true,
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Code::PoolExhausted,
+                    Outcome::PoolExhausted,
+                    error.to_string(),
+                )
+            },
+            AcquireError::Unreachable { .. } => Self {
+                retry: true,
+                ..Self::lost(&error.to_string())
+            },
+        }
+    }
+
+    /// Bad HTTP: no JSON-RPC error, whatever it carries.
+    pub fn rejected(status: StatusCode, text: &str) -> Self {
+        let failure = Self::new(status, Code::UpstreamLost, Outcome::Rejected, text.into());
+        Self {
+            code: None,
+            ..failure
+        }
+    }
+
+    pub fn refused_method() -> Self {
+        Self::rejected(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here")
+    }
+
+    /// Gives the body that was not read yet.
+    #[must_use]
+    pub fn with_body(self, body: RequestBody) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
+    }
+
+    /// The response; reads on for the id if that may still come.
+    pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
+        let mut class = exchange.ticket.class();
+        if let (true, Some(mut body)) = (class.is_json_rpc(), self.body.take()) {
+            // What does not come in time is answered without an id.
+            drop(timeout(READ_FOR_ID, body.read_until_whole()).await);
+        }
+        let envelope = exchange.ticket.envelope();
+        if let Some(message) = envelope.as_ref().and_then(Envelope::first) {
+            class = class.refine(message);
+            exchange.ticket.reclassify(class);
+        }
+        exchange.ticket.will_be(self.outcome);
+        tracing::debug!(
+            class = class.name(),
+            outcome = self.outcome.name(),
+            self.text,
+            "answered by ebbtide"
+        );
+        let code = self
+            .code
+            .filter(|_| awaits_an_error(class, envelope.as_ref()));
+        let (status, media, text) = match code {
+            Some(code) => {
+                let text = error::json(code, &format!("ebbtide: {}", self.text), envelope.as_ref());
+                // There is no session to lose yet: a gateway may try elsewhere.
+                let status = match (class, code) {
+                    (Class::Initialize, Code::Draining) => self.status,
+                    _ => self.rpc_status,
+                };
+                (status, "application/json", text)
+            }
+            None => (
+                self.status,
+                "text/plain; charset=utf-8",
+                format!("ebbtide: {}\n", self.text),
+            ),
+        };
+        let body = ProxyBody::own(Bytes::from(text), exchange.ticket);
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        if self.retry && status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
+            );
+        }
+        response
+    }
+}
+
+/// Whether somebody waits for a JSON-RPC answer on this exchange.
+fn awaits_an_error(class: Class, envelope: Option<&Envelope>) -> bool {
+    match envelope {
+        Some(Envelope::Single(message)) => matches!(message, Message::Request { .. }),
+        Some(Envelope::Batch(messages)) => messages
+            .iter()
+            .any(|message| matches!(message, Message::Request { .. })),
+        None => class.is_json_rpc(),
+    }
+}
+
+/// Runs the future unless the exchange is told to end first.
+///
+/// # Errors
+/// Why it is to end.
+pub async fn unless_ended<T>(
+    ticket: &Ticket,
+    future: impl Future<Output = T>,
+) -> Result<T, Ending> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(value) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(value));
+        }
+        ticket.poll_ending(context).map(Err)
+    })
+    .await
+}

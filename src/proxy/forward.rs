@@ -1,0 +1,274 @@
+//! One exchange: a slot, a connection, the request, the head of the answer, and who carries on
+//! from there.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::{
+    Exchange, Proxy,
+    answer::{Failure, unless_ended},
+    body::{ProxyBody, RequestBody, Streamed, next_frame},
+    headers,
+    tunnel::Tunnel,
+};
+use crate::{
+    inflight::Ending,
+    mcp::Class,
+    pool::{Budget, Closed, Connection, SendError, Slot},
+    serve::Context,
+    telemetry::metrics::Outcome,
+};
+
+/// Largest JSON answer whose head is held back until its body is whole: once a head is out, no
+/// JSON-RPC error can take the answer's place. A larger one is passed on as it comes.
+const HELD: usize = 64 * 1024;
+
+/// The upstream's answer, as far as it came before its head is passed on.
+pub enum Answer {
+    /// Its body is whole.
+    Whole(response::Parts, Bytes),
+    /// Its body is passed on as it comes.
+    Streamed(response::Parts, Box<Streamed>),
+    /// The server agreed to leave HTTP.
+    Switched(response::Parts, Box<Tunnel>),
+}
+
+impl Answer {
+    pub fn into_response(self, exchange: Exchange, context: &Context) -> Response<ProxyBody> {
+        let mut ticket = exchange.ticket;
+        ticket.answered();
+        match self {
+            Answer::Whole(head, bytes) => {
+                ticket.will_be(Outcome::Completed);
+                Response::from_parts(head, ProxyBody::own(bytes, ticket))
+            }
+            Answer::Streamed(head, streamed) => {
+                Response::from_parts(head, ProxyBody::streamed(streamed, ticket))
+            }
+            Answer::Switched(head, tunnel) => {
+                context.after_upgrade(tunnel.run(ticket));
+                Response::from_parts(head, ProxyBody::Nothing)
+            }
+        }
+    }
+}
+
+pub async fn forward(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    request: Request<RequestBody>,
+    context: &Context,
+) -> Result<Answer, Failure> {
+    let class = exchange.ticket.class();
+    let budget = if class.is_stream() {
+        Budget::Streams
+    } else {
+        Budget::Calls
+    };
+    let (mut head, body) = request.into_parts();
+    headers::to_upstream(&mut head, &context.forwarded_for);
+    let request = Request::from_parts(head, body);
+    let acquired = unless_ended(&exchange.ticket, async {
+        let mut slot = proxy.pool.acquire(budget).await?;
+        let connection = slot.connection().await?;
+        Ok((slot, connection))
+    });
+    let (mut slot, connection) = match acquired.await {
+        Ok(Ok(acquired)) => acquired,
+        Ok(Err(error)) => {
+            return Err(Failure::not_acquired(&error).with_body(request.into_body()));
+        }
+        Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
+    };
+    let (connection, response) = send(exchange, &mut slot, connection, request).await?;
+    receive(exchange, slot, connection, response).await
+}
+
+/// Sends the request; once more on a fresh connection if a reused one died under a request that
+/// the server cannot have acted on.
+async fn send(
+    exchange: &Exchange,
+    slot: &mut Slot<RequestBody>,
+    mut connection: Connection<RequestBody>,
+    request: Request<RequestBody>,
+) -> Result<(Connection<RequestBody>, Response<Incoming>), Failure> {
+    let again = repeatable(&request, &connection);
+    let sent = unless_ended(&exchange.ticket, connection.send(request)).await;
+    let SendError { cause, unsent } = match sent {
+        Ok(Ok(response)) => return Ok((connection, response)),
+        Ok(Err(error)) => error,
+        Err(ending) => return Err(Failure::ended(ending)),
+    };
+    let reused = connection.is_reused();
+    connection.close(Closed::Error);
+    let no_answer =
+        cause.is_incomplete_message() || cause.is_canceled() || cause.is_closed() || is_io(&cause);
+    let request = match unsent.or(again.filter(|_| no_answer)) {
+        Some(request) if reused => request,
+        _ => return Err(lost(&cause)),
+    };
+    let retry = unless_ended(&exchange.ticket, async {
+        let mut connection = slot
+            .fresh()
+            .await
+            .map_err(|error| Failure::not_acquired(&error))?;
+        match connection.send(request).await {
+            Ok(response) => Ok((connection, response)),
+            Err(error) => {
+                connection.close(Closed::Error);
+                Err(lost(&error.cause))
+            }
+        }
+    });
+    retry
+        .await
+        .unwrap_or_else(|ending| Err(Failure::ended(ending)))
+}
+
+/// A copy of the request, where it may be sent twice and the connection is one that may be stale:
+/// safe methods without a body (RFC 9110, section 9.2.1). A `tools/call` never is.
+fn repeatable(
+    request: &Request<RequestBody>,
+    connection: &Connection<RequestBody>,
+) -> Option<Request<RequestBody>> {
+    let safe = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if !safe || !connection.is_reused() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+fn is_io(cause: &hyper::Error) -> bool {
+    std::error::Error::source(cause).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+pub fn lost(cause: &hyper::Error) -> Failure {
+    let text = if cause.is_parse() {
+        format!("what the server answered is not HTTP/1.1: {cause}")
+    } else {
+        format!("the server closed the connection before it answered: {cause}")
+    };
+    Failure::lost(&text)
+}
+
+/// What to do with the body, by what the head tells.
+pub async fn receive(
+    exchange: &mut Exchange,
+    mut slot: Slot<RequestBody>,
+    connection: Connection<RequestBody>,
+    response: Response<Incoming>,
+) -> Result<Answer, Failure> {
+    let (mut head, body) = response.into_parts();
+    let two_framings = head.headers.contains_key(header::CONTENT_LENGTH)
+        && head.headers.contains_key(header::TRANSFER_ENCODING);
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if two_framings || upgraded || headers::has_foreign_coding(&head.headers) {
+        connection.close(Closed::Error);
+        return Err(Failure::lost(if upgraded {
+            "the server switched protocols without being asked to"
+        } else {
+            "the server's answer does not tell where it ends (Transfer-Encoding)"
+        }));
+    }
+    headers::to_client(&mut head);
+    let class = exchange.ticket.class();
+    let events = is_media(&head.headers, b"text/event-stream");
+    // A GET that may be a stream is one only if the answer is.
+    if events && class == Class::Plain && head.status.is_success() {
+        exchange.ticket.reclassify(Class::Stream);
+        if let Err(error) = slot.becomes_stream() {
+            connection.close(Closed::Abandoned);
+            return Err(Failure::not_acquired(&error));
+        }
+    } else if !events && matches!(class, Class::Stream | Class::Listen) {
+        let finite = if class == Class::Stream {
+            Class::Plain
+        } else {
+            Class::Call
+        };
+        exchange.ticket.reclassify(finite);
+    }
+    let mut streamed = Box::new(Streamed::new(slot, connection, body, events));
+    if class.is_json_rpc() && is_media(&head.headers, b"application/json") {
+        return hold(exchange, head, streamed).await;
+    }
+    if streamed.is_over() {
+        streamed.finish();
+        return Ok(Answer::Whole(head, Bytes::new()));
+    }
+    Ok(Answer::Streamed(head, streamed))
+}
+
+/// Holds the head back until the body is whole, or larger than it is worth.
+async fn hold(
+    exchange: &Exchange,
+    mut head: response::Parts,
+    mut streamed: Box<Streamed>,
+) -> Result<Answer, Failure> {
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while !streamed.is_over() {
+        let frame = unless_ended(&exchange.ticket, next_frame(&mut streamed)).await;
+        let frame = match frame {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(cause))) => {
+                streamed.broken();
+                return Err(Failure::lost(&format!(
+                    "the server broke off in the middle of its answer: {cause}"
+                )));
+            }
+            Err(Ending::Stream) => continue,
+            Err(ending) => return Err(Failure::ended(ending)),
+        };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => {
+                streamed.hold(join(first, more));
+                streamed.hold_frame(trailers);
+                return Ok(Answer::Streamed(head, streamed));
+            }
+        };
+        if first.is_empty() {
+            first = data;
+        } else {
+            more.extend_from_slice(&data);
+        }
+        if first.len() + more.len() > HELD {
+            streamed.hold(join(first, more));
+            return Ok(Answer::Streamed(head, streamed));
+        }
+    }
+    streamed.finish();
+    let bytes = join(first, more);
+    // The length is known now, whatever the framing was.
+    head.headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    Ok(Answer::Whole(head, bytes))
+}
+
+fn join(first: Bytes, more: BytesMut) -> Bytes {
+    if more.is_empty() {
+        return first;
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + more.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&more);
+    whole.freeze()
+}
+
+fn is_media(headers: &HeaderMap, media: &[u8]) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.len() >= media.len() && value[..media.len()].eq_ignore_ascii_case(media)
+    })
+}

@@ -1,0 +1,261 @@
+//! What a proxy has to change in the fields of a message (RFC 9110, section 7.6), and nothing
+//! else: `Host`, `Origin` and paths pass byte for byte.
+//!
+//! Never looks at bodies, never formats a name.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    header::{
+        CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+    request, response,
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Makes a client's request one to the upstream.
+pub fn to_upstream(head: &mut request::Parts, client: &HeaderValue) {
+    let trailers = strip_hop_by_hop(&mut head.headers);
+    if trailers {
+        head.headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    origin_form(head);
+    forwarded(&mut head.headers, client);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+}
+
+/// Makes the upstream's answer one to the client.
+pub fn to_client(head: &mut response::Parts) {
+    strip_hop_by_hop(&mut head.headers);
+    // The version that the client hears is hyper's business.
+    head.version = Version::HTTP_11;
+}
+
+pub fn announce_close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Whether the request wants to leave HTTP on this connection: `Upgrade`, and `Connection` names
+/// it.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"upgrade")))
+}
+
+/// Whether the body came in a coding that would be lost on the way.
+pub fn has_foreign_coding(headers: &HeaderMap) -> bool {
+    headers.get_all(TRANSFER_ENCODING).iter().any(|value| {
+        !value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    })
+}
+
+/// Removes the fields that are for one connection only, also those that `Connection` names;
+/// whether the sender takes trailers.
+fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
+    // One pass over the names; most messages carry none, or `Connection` alone.
+    let mut found = false;
+    let mut trailers = false;
+    for (name, value) in &*headers {
+        found |= is_hop_by_hop(name);
+        trailers |= *name == TE && tokens(value).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+    }
+    if !found {
+        return false;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter(|token| !is_common(token))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        // A client may not take away what says where a message ends or whom it is for.
+        .filter(|name| *name != http::header::CONTENT_LENGTH && *name != HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        TE,
+        UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ] {
+        headers.remove(name);
+    }
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(PROXY_AUTHORIZATION);
+    trailers
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == TRANSFER_ENCODING
+        || *name == TE
+        || *name == UPGRADE
+        || *name == PROXY_AUTHENTICATE
+        || *name == PROXY_AUTHORIZATION
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+}
+
+/// The tokens that name no field of their own, or one that is removed anyway.
+fn is_common(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close")
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|t| !t.is_empty())
+}
+
+/// HTTP/2 and absolute-form name the host in the target; the upstream wants it in `Host`
+/// (RFC 9112, section 3.2.2).
+fn origin_form(head: &mut request::Parts) {
+    let Some(authority) = head.uri.authority() else {
+        return;
+    };
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+}
+
+/// Appends the client to `X-Forwarded-For`; says scheme and host where nobody before us did. A
+/// value of an outer proxy stays, since it tells what the client asked for.
+fn forwarded(headers: &mut HeaderMap, client: &HeaderValue) {
+    match headers.get(&FORWARDED_FOR) {
+        None => {
+            headers.insert(FORWARDED_FOR, client.clone());
+        }
+        Some(_) => append_forwarded_for(headers, client),
+    }
+    if !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(&FORWARDED_HOST) {
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.insert(FORWARDED_HOST, host);
+        }
+    }
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+    let mut values: Vec<&[u8]> = headers
+        .get_all(&FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    values.push(client.as_bytes());
+    let joined = values.join(&b", "[..]);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(FORWARDED_FOR, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn forwarded_request(uri: &str, fields: &[(&'static str, &str)]) -> request::Parts {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        to_upstream(&mut head, &HeaderValue::from_static("192.0.2.7"));
+        head
+    }
+
+    #[test]
+    fn fields_of_one_connection_do_not_pass() {
+        let head = forwarded_request(
+            "/mcp?a=%20b",
+            &[
+                ("host", "example.com:8080"),
+                ("connection", "close, X-Private"),
+                ("connection", "content-length, host"),
+                ("x-private", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "trailers"),
+                ("content-length", "3"),
+                ("origin", "http://Example.com"),
+                ("x-kept", "1"),
+            ],
+        );
+        for name in ["x-private", "keep-alive", "proxy-connection"] {
+            assert!(!head.headers.contains_key(name), "{name}");
+        }
+        assert_eq!(head.headers["connection"], "te");
+        assert_eq!(head.headers["te"], "trailers");
+        assert_eq!(head.headers["host"], "example.com:8080");
+        assert_eq!(head.headers["origin"], "http://Example.com");
+        assert_eq!(head.headers["content-length"], "3");
+        assert_eq!(head.headers["x-kept"], "1");
+        assert_eq!(head.uri, "/mcp?a=%20b");
+    }
+
+    #[test]
+    fn the_client_is_appended_and_an_outer_proxy_believed() {
+        let head = forwarded_request("/", &[("host", "a")]);
+        assert_eq!(head.headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(head.headers["x-forwarded-proto"], "http");
+        assert_eq!(head.headers["x-forwarded-host"], "a");
+        let head = forwarded_request(
+            "/",
+            &[
+                ("x-forwarded-for", "203.0.113.1"),
+                ("x-forwarded-for", "203.0.113.2"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "public.example"),
+                ("host", "a"),
+            ],
+        );
+        assert_eq!(
+            head.headers["x-forwarded-for"],
+            "203.0.113.1, 203.0.113.2, 192.0.2.7"
+        );
+        assert_eq!(head.headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(head.headers["x-forwarded-proto"], "https");
+        assert_eq!(head.headers["x-forwarded-host"], "public.example");
+    }
+
+    #[test]
+    fn a_target_that_names_the_host_becomes_origin_form() {
+        let head = forwarded_request("http://example.com/a?b", &[("host", "other")]);
+        assert_eq!(head.uri, "/a?b");
+        assert_eq!(head.headers["host"], "example.com");
+        assert_eq!(forwarded_request("*", &[]).uri, "*");
+    }
+
+    #[test]
+    fn upgrades_need_both_fields() {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        assert!(!wants_upgrade(&headers));
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        assert!(wants_upgrade(&headers));
+    }
+}

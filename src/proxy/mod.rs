@@ -1,0 +1,130 @@
+//! The data plane: what happens to a request on its way to the upstream, and to the answer on its
+//! way back.
+//!
+//! Never keeps a body, never decides about phases, and never ends an exchange other than through
+//! its ticket.
+
+mod answer;
+mod body;
+mod forward;
+mod headers;
+mod tunnel;
+
+use std::{future::Future, sync::Arc};
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use self::answer::Failure;
+pub use self::body::{ProxyBody, RequestBody};
+use crate::{
+    drain::{
+        DrainWatch,
+        policy::{self, Decision},
+    },
+    inflight::{Inflight, Ticket},
+    mcp::Class,
+    pool::Pool,
+    serve::{Context, Handler},
+    sessions,
+};
+
+/// What every exchange needs.
+pub struct Proxy {
+    pub pool: Pool<RequestBody>,
+    pub inflight: Inflight,
+    pub drain: DrainWatch,
+}
+
+/// One exchange on its way.
+pub(crate) struct Exchange {
+    pub ticket: Ticket,
+    pub session: bool,
+}
+
+impl Handler for Arc<Proxy> {
+    type Body = ProxyBody;
+
+    fn handle(
+        self,
+        request: Request<Incoming>,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static {
+        handle(self, request, context)
+    }
+}
+
+async fn handle(
+    proxy: Arc<Proxy>,
+    request: Request<Incoming>,
+    context: Arc<Context>,
+) -> Response<ProxyBody> {
+    let session = sessions::of(request.headers());
+    if session.is_some() {
+        context.carries_session();
+    }
+    let class = Class::of(request.method(), request.headers(), session.is_some());
+    let target = (!class.is_json_rpc())
+        .then(|| format!("{} {}", request.method(), request.uri().path()).into_boxed_str());
+    let has_session = session.is_some();
+    // The ticket first, then the phase: an exchange that the driver does not see yet reads the
+    // phase that the driver has published before it looked.
+    let ticket = proxy.inflight.begin(class, session, target);
+    let mut exchange = Exchange {
+        ticket,
+        session: has_session,
+    };
+    let request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
+    let result = match admit(&proxy, &mut exchange, request).await {
+        Ok(request) if exchange.ticket.class() == Class::Tunnel => {
+            tunnel::forward(&proxy, &mut exchange, request, &context).await
+        }
+        Ok(request) => forward::forward(&proxy, &mut exchange, request, &context).await,
+        Err(failure) => Err(failure),
+    };
+    let phase = proxy.drain.phase();
+    let mut response = match result {
+        Ok(answer) => answer.into_response(exchange, &context),
+        Err(failure) => failure.into_response(exchange).await,
+    };
+    if policy::announces_close(phase, has_session) && response.status().as_u16() != 101 {
+        headers::announce_close(response.headers_mut());
+    }
+    response
+}
+
+/// Whether the exchange is served. During a drain the body has to tell what it is.
+async fn admit(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Request<RequestBody>,
+) -> Result<Request<RequestBody>, Failure> {
+    if request.method() == Method::CONNECT {
+        return Err(Failure::refused_method());
+    }
+    if headers::has_foreign_coding(request.headers()) {
+        return Err(Failure::rejected(
+            StatusCode::NOT_IMPLEMENTED,
+            "the only Transfer-Encoding that is understood here is `chunked`",
+        ));
+    }
+    let mut phase = proxy.drain.phase();
+    if policy::decide(phase, Class::Initialize, exchange.session) == Decision::Forward {
+        return Ok(request);
+    }
+    if exchange.ticket.class() == Class::Call {
+        let told = request.body_mut().read_until_told();
+        answer::unless_ended(&exchange.ticket, told)
+            .await
+            .map_err(Failure::ended)?;
+        if let Some(message) = exchange.ticket.envelope().as_ref().and_then(|e| e.first()) {
+            let class = exchange.ticket.class().refine(message);
+            exchange.ticket.reclassify(class);
+        }
+        phase = proxy.drain.phase();
+    }
+    match policy::decide(phase, exchange.ticket.class(), exchange.session) {
+        Decision::Forward => Ok(request),
+        Decision::Refuse => Err(Failure::draining(phase).with_body(request.into_body())),
+    }
+}

@@ -1,0 +1,134 @@
+//! Upgraded connections (WebSocket): bytes both ways, after both sides have agreed to leave HTTP.
+//!
+//! Never looks into the bytes: ending a tunnel means to tell the server that the client is done,
+//! and to pass on what it still says.
+
+use std::future::poll_fn;
+
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncWriteExt, copy, split};
+
+use super::{
+    Exchange, Proxy,
+    answer::{Failure, unless_ended},
+    body::RequestBody,
+    forward::{self, Answer},
+    headers,
+};
+use crate::{
+    inflight::{Ending, Ticket},
+    mcp::Class,
+    pool::{Budget, Slot, Upgraded},
+    serve::Context,
+    telemetry::metrics::Outcome,
+};
+
+/// Sends the request; if the server agrees to the upgrade, the client's connection becomes a
+/// tunnel once its own answer is out.
+pub async fn forward(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Request<RequestBody>,
+    context: &Context,
+) -> Result<Answer, Failure> {
+    let upgrade = request.headers().get(header::UPGRADE).cloned();
+    let (Some(protocol), true) = (upgrade, headers::wants_upgrade(request.headers())) else {
+        exchange.ticket.reclassify(Class::Plain);
+        return forward::forward(proxy, exchange, request, context).await;
+    };
+    let client = hyper::upgrade::on(&mut request);
+    let (mut head, body) = request.into_parts();
+    headers::to_upstream(&mut head, &context.forwarded_for);
+    head.headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(header::UPGRADE, protocol);
+    let request = Request::from_parts(head, body);
+    let talk = unless_ended(&exchange.ticket, async {
+        let mut slot = proxy.pool.acquire(Budget::Streams).await?;
+        let connection = slot.connection().await?;
+        Ok((slot, connection))
+    });
+    let (slot, mut connection) = match talk.await {
+        Ok(Ok(acquired)) => acquired,
+        Ok(Err(error)) => return Err(Failure::not_acquired(&error)),
+        Err(ending) => return Err(Failure::ended(ending)),
+    };
+    let response = unless_ended(&exchange.ticket, connection.send(request))
+        .await
+        .map_err(Failure::ended)?
+        .map_err(|error| forward::lost(&error.cause))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        exchange.ticket.reclassify(Class::Plain);
+        return forward::receive(exchange, slot, connection, response).await;
+    }
+    let (mut head, _) = response.into_parts();
+    let protocol = head.headers.get(header::UPGRADE).cloned();
+    headers::to_client(&mut head);
+    head.headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        head.headers.insert(header::UPGRADE, protocol);
+    }
+    let upgraded = connection.into_upgraded();
+    Ok(Answer::Switched(
+        head,
+        Box::new(Tunnel {
+            client,
+            upgraded,
+            slot,
+        }),
+    ))
+}
+
+/// Two connections that have left HTTP, or are about to.
+pub struct Tunnel {
+    client: OnUpgrade,
+    upgraded: Upgraded,
+    slot: Slot<RequestBody>,
+}
+
+impl Tunnel {
+    /// Passes bytes until both sides are done; the exchange lives as long.
+    pub async fn run(self, ticket: Ticket) {
+        match self.client.await {
+            Ok(client) => pass(client, self.upgraded, ticket).await,
+            Err(error) => tracing::debug!(%error, "the client left before the upgrade"),
+        }
+        drop(self.slot);
+    }
+}
+
+async fn pass(client: hyper::upgrade::Upgraded, upgraded: Upgraded, mut ticket: Ticket) {
+    ticket.will_be(Outcome::Completed);
+    let Upgraded { io, read, counted } = upgraded;
+    let (mut from_client, mut to_client) = split(TokioIo::new(client));
+    let (mut from_server, mut to_server) = split(io);
+    // Both ways are polled in one task, which an end has to wake.
+    let told = poll_fn(|context| ticket.poll_ending(context));
+    let up = async {
+        tokio::select! {
+            _ = copy(&mut from_client, &mut to_server) => {}
+            _ = told => {}
+        }
+        to_server.shutdown().await
+    };
+    let down = async {
+        to_client.write_all(&read).await?;
+        copy(&mut from_server, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    let cut = poll_fn(|context| match ticket.poll_ending(context) {
+        std::task::Poll::Ready(Ending::Stream) => std::task::Poll::Pending,
+        other => other,
+    });
+    tokio::select! {
+        _ = async { tokio::join!(up, down) } => {}
+        _ = cut => {}
+    }
+    if let Some(Ending::Stream | Ending::Cut) = ticket.ending() {
+        ticket.will_be(Outcome::Ended);
+    }
+    drop(counted);
+}

@@ -1,0 +1,41 @@
+//! Where connections come from: a TCP listener, or pipes in memory.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+
+/// Any byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+pub type BoxedIo = Box<dyn Io>;
+
+/// The seam of `serve`: anything that gives connections.
+pub trait Accept: Send + 'static {
+    fn accept(&self) -> impl Future<Output = io::Result<(BoxedIo, SocketAddr)>> + Send;
+}
+
+/// Connections over TCP.
+pub struct Tcp(TcpListener);
+
+impl Tcp {
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        Self(listener)
+    }
+}
+
+impl Accept for Tcp {
+    async fn accept(&self) -> io::Result<(BoxedIo, SocketAddr)> {
+        let (stream, remote) = self.0.accept().await?;
+        // Events leave at once, and a client whose node is gone does not stay for ever. A socket
+        // that refuses either is one that is gone.
+        drop(stream.set_nodelay(true));
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+        drop(SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+        Ok((Box::new(stream), remote))
+    }
+}

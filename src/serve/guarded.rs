@@ -1,0 +1,146 @@
+//! The byte stream between a client and hyper: gives back what was read to tell HTTP/1 from
+//! HTTP/2, and shows every byte that comes to [`Framing`].
+//!
+//! Never hands hyper bytes of a head that was refused.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    accept::BoxedIo,
+    framing::{Framing, Refusal},
+};
+
+/// What the connection's task sees of the stream that hyper owns.
+pub struct Watched {
+    framing: Mutex<(Framing, Option<Refusal>)>,
+}
+
+impl Watched {
+    #[must_use]
+    pub fn new(framing: Framing) -> Arc<Self> {
+        Arc::new(Self {
+            framing: Mutex::new((framing, None)),
+        })
+    }
+
+    /// Why nothing is read any more, if so.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.framing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+    }
+
+    pub fn in_head(&self) -> bool {
+        self.framing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .in_head()
+    }
+
+    fn feed(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut guard = self.framing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (framing, refusal) = &mut *guard;
+        framing.feed(bytes).inspect_err(|why| *refusal = Some(*why))
+    }
+}
+
+pub struct Guarded {
+    io: BoxedIo,
+    prefix: Vec<u8>,
+    watched: Option<Arc<Watched>>,
+}
+
+impl Guarded {
+    /// `prefix` is read again before the rest.
+    #[must_use]
+    pub fn new(io: BoxedIo, prefix: Vec<u8>, watched: Option<Arc<Watched>>) -> Self {
+        Self {
+            io,
+            prefix,
+            watched,
+        }
+    }
+
+    #[must_use]
+    pub fn into_inner(self) -> BoxedIo {
+        self.io
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this
+            .watched
+            .as_ref()
+            .is_some_and(|watched| watched.refusal().is_some())
+        {
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        if this.prefix.is_empty() {
+            match Pin::new(&mut this.io).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        } else {
+            let part = this.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&this.prefix[..part]);
+            this.prefix.drain(..part);
+            if this.prefix.is_empty() {
+                this.prefix = Vec::new();
+            }
+        }
+        if let Some(watched) = &this.watched {
+            if watched.feed(&buffer.filled()[before..]).is_err() {
+                buffer.set_filled(before);
+                // The connection's task looks after every poll, and this is in one.
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,210 @@
+//! The accept loop, one task per connection, and the graceful close; used by both ports.
+//!
+//! Never knows what is served, nor why a port closes.
+
+mod accept;
+mod connection;
+mod context;
+mod framing;
+mod guarded;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::{
+    io::AsyncWriteExt,
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, error, warn};
+
+pub use self::{
+    accept::{Accept, BoxedIo, Tcp},
+    context::Context,
+};
+use crate::{tasks::Group, telemetry::Metrics};
+
+/// How far a port is from closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Open,
+    /// HTTP/2 clients are told to go elsewhere; everything is still served.
+    Announce,
+    /// Connections close once they are idle; all are gone at the instant.
+    Close(Instant),
+}
+
+/// The limits of a port; each is a setting of the same name.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_inbound: usize,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub header_timeout: Duration,
+}
+
+/// One of the two ports.
+pub struct Port<H> {
+    pub name: &'static str,
+    pub limits: Limits,
+    pub stages: watch::Receiver<Stage>,
+    pub metrics: Arc<Metrics>,
+    /// Whether its connections count in the metrics, and whom to tell of a new one.
+    pub counted: bool,
+    pub arrived: Box<dyn Fn() + Send + Sync>,
+    pub handler: H,
+}
+
+/// Answers requests; one clone serves each connection.
+pub trait Handler: Clone + Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    fn handle(
+        self,
+        request: Request<Incoming>,
+        context: Arc<Context>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
+}
+
+/// Serves until the stage is `Close` and every connection has ended, or its instant has come.
+pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
+    let mut stages = port.stages.clone();
+    let mut group = Group::default();
+    let open = Arc::new(AtomicUsize::new(0));
+    let close_at = loop {
+        tokio::select! {
+            biased;
+            close_at = closing(&mut stages) => break close_at,
+            accepted = acceptor.accept() => match accepted {
+                Ok((io, remote)) => admit(&port, &mut group, &open, io, remote),
+                Err(error) => {
+                    // Most often too many open files: the next try may do, a spin would not.
+                    warn!(port = port.name, %error, "accepting a connection failed; raise the limit on open files if this goes on");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(ended) = group.ended() => report(port.name, &ended),
+        }
+    };
+    drop(acceptor);
+    let rest = async {
+        while let Some(ended) = group.ended().await {
+            report(port.name, &ended);
+        }
+    };
+    if timeout_at(close_at, rest).await.is_err() {
+        debug!(
+            port = port.name,
+            open = open.load(Relaxed),
+            "connections left at the end are closed"
+        );
+    }
+}
+
+/// Waits until the port is to close; when all its connections have to be gone.
+async fn closing(stages: &mut watch::Receiver<Stage>) -> Instant {
+    let stage = stages
+        .wait_for(|stage| matches!(stage, Stage::Close(_)))
+        .await;
+    match stage.as_deref() {
+        Ok(Stage::Close(at)) => *at,
+        // Nobody is left who could say it.
+        _ => Instant::now(),
+    }
+}
+
+fn report(port: &str, ended: &crate::tasks::Ended) {
+    if let Some(panic) = &ended.panic {
+        error!(
+            port,
+            panic, "a connection's task panicked: this is a bug of ebbtide; the others go on"
+        );
+    }
+}
+
+fn admit<H: Handler>(
+    port: &Port<H>,
+    group: &mut Group,
+    open: &Arc<AtomicUsize>,
+    io: BoxedIo,
+    remote: SocketAddr,
+) {
+    (port.arrived)();
+    let event = |name| {
+        if port.counted {
+            port.metrics.inbound_events.with_label_values(&[name]).inc();
+        }
+    };
+    if open.load(Relaxed) >= port.limits.max_inbound {
+        event("refused");
+        group.spawn("refusal", refuse(io, port.limits.max_inbound));
+        return;
+    }
+    event("accepted");
+    let counted = Open::new(
+        open,
+        port.counted
+            .then(|| port.metrics.inbound_connections.clone()),
+    );
+    let limits = port.limits;
+    let (stages, handler) = (port.stages.clone(), port.handler.clone());
+    let metrics = port.counted.then(|| Arc::clone(&port.metrics));
+    group.spawn("connection", async move {
+        let closed = connection::run(io, remote, limits, stages, handler).await;
+        if let (Some(cause), Some(metrics)) = (closed, metrics) {
+            metrics.inbound_events.with_label_values(&[cause]).inc();
+        }
+        drop(counted);
+    });
+}
+
+async fn refuse(mut io: BoxedIo, limit: usize) {
+    let text =
+        format!("ebbtide: {limit} client connections are open, as many as max_inbound allows\n");
+    let length = text.len();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: \
+         {length}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{text}"
+    );
+    connection::last_words(&mut io, answer.as_bytes()).await;
+    drop(timeout(Duration::from_secs(1), io.shutdown()).await);
+}
+
+/// Counts one connection as open until dropped.
+struct Open {
+    open: Arc<AtomicUsize>,
+    gauge: Option<prometheus::IntGauge>,
+}
+
+impl Open {
+    fn new(open: &Arc<AtomicUsize>, gauge: Option<prometheus::IntGauge>) -> Self {
+        open.fetch_add(1, Relaxed);
+        if let Some(gauge) = &gauge {
+            gauge.inc();
+        }
+        Self {
+            open: Arc::clone(open),
+            gauge,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+        if let Some(gauge) = &self.gauge {
+            gauge.dec();
+        }
+    }
+}

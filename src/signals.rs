@@ -1,0 +1,38 @@
+//! SIGTERM and SIGINT, told to the drain; SIGHUP, SIGUSR1 and SIGUSR2, passed on to the server.
+//!
+//! Never ends anything itself.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::drain::{DrainHandle, handle::Event};
+
+/// The signals, caught from the moment this exists.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Tells the drain of each, for ever.
+    pub async fn run(mut self, drain: DrainHandle) {
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            };
+            tracing::info!(signal = name, "signal");
+            drain.tell(Event::Signal).await;
+        }
+    }
+}

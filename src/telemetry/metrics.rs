@@ -1,0 +1,290 @@
+//! Every metric, made once and counted without a lookup on the way of a request.
+//!
+//! The registry is passed in, never global. Base units; counters end in `_total`.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::mcp::Class;
+
+/// What became of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The whole answer was passed on.
+    Completed,
+    /// The client left first.
+    Abandoned,
+    /// Refused because of the drain.
+    Refused,
+    /// Refused because the pool had no room in time.
+    PoolExhausted,
+    /// The upstream could not be reached, or died, or answered rubbish.
+    UpstreamLost,
+    /// The upstream did not answer in time.
+    TimedOut,
+    /// Ended by us at the deadline.
+    Cut,
+    /// A stream that was ended properly for the drain.
+    Ended,
+    /// Refused for what it was: bad HTTP.
+    Rejected,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 9] = [
+        Outcome::Completed,
+        Outcome::Abandoned,
+        Outcome::Refused,
+        Outcome::PoolExhausted,
+        Outcome::UpstreamLost,
+        Outcome::TimedOut,
+        Outcome::Cut,
+        Outcome::Ended,
+        Outcome::Rejected,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Abandoned => "abandoned",
+            Outcome::Refused => "refused",
+            Outcome::PoolExhausted => "pool_exhausted",
+            Outcome::UpstreamLost => "upstream_lost",
+            Outcome::TimedOut => "timed_out",
+            Outcome::Cut => "cut",
+            Outcome::Ended => "ended",
+            Outcome::Rejected => "rejected",
+        }
+    }
+}
+
+/// All metrics of one sidecar.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Vec<IntCounter>,
+    duration: Vec<Histogram>,
+    in_flight: Vec<IntGauge>,
+    pub sessions: IntGauge,
+    pub pool_connections: IntGaugeVec,
+    pub pool_acquire: Histogram,
+    pool_events: IntCounterVec,
+    phase: IntGaugeVec,
+    phase_duration: GaugeVec,
+    pub drain_calls: IntCounterVec,
+    pub knowledge_level: IntGauge,
+    pub seconds_to_deadline: Gauge,
+    pub inbound_connections: IntGauge,
+    pub inbound_events: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers every metric in a registry of its own.
+    ///
+    /// # Panics
+    /// Only when two metrics below have one name, which the test would find.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let keep = Keep(&registry);
+        let requests = keep.counters(
+            "requests_total",
+            "Exchanges by class and result.",
+            &["class", "result"],
+        );
+        let duration = keep.histograms(
+            "request_duration_seconds",
+            "From the request's head to the end of its answer, by class.",
+            &["class"],
+        );
+        let in_flight = keep.gauges("in_flight", "Exchanges in flight by class.", &["class"]);
+        let by_class = |class: &Class| [class.name()];
+        keep.gauges(
+            "build_info",
+            "Always 1; the label tells the version.",
+            &["version"],
+        )
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+        let metrics = Self {
+            requests: Class::ALL
+                .iter()
+                .flat_map(|class| Outcome::ALL.map(|outcome| [class.name(), outcome.name()]))
+                .map(|labels| requests.with_label_values(&labels))
+                .collect(),
+            duration: Class::ALL.iter().map(|c| duration.with_label_values(&by_class(c))).collect(),
+            in_flight: Class::ALL.iter().map(|c| in_flight.with_label_values(&by_class(c))).collect(),
+            sessions: keep.gauge("sessions", "Legacy sessions with a call or stream in flight."),
+            pool_connections: keep.gauges(
+                "pool_connections",
+                "Connections to the upstream by state, and waiters for one.",
+                &["state"],
+            ),
+            pool_acquire: keep.histogram(
+                "pool_acquire_duration_seconds",
+                "Wait in line for the upstream.",
+            ),
+            pool_events: keep.counters(
+                "pool_events_total",
+                "What the pool did; closed connections by reason.",
+                &["event", "reason"],
+            ),
+            phase: keep.gauges("drain_phase", "1 for the phase that holds, else 0.", &["phase"]),
+            phase_duration: keep.put(
+                GaugeVec::new(
+                    opts("drain_phase_duration_seconds", "How long each ended phase of the drain took."),
+                    &["phase"],
+                ),
+            ),
+            drain_calls: keep.counters(
+                "drain_calls_total",
+                "What became of exchanges during a drain: completed, refused, cut, ended or lost.",
+                &["result"],
+            ),
+            knowledge_level: keep.gauge(
+                "knowledge_level",
+                "What the drain knows: 0 timers only, 1 EndpointSlices, 2 EndpointSlices and own Pod.",
+            ),
+            seconds_to_deadline: keep.put(Gauge::with_opts(opts(
+                "drain_deadline_seconds",
+                "Seconds until the cut; -1 while no drain runs.",
+            ))),
+            inbound_connections: keep.gauge("inbound_connections", "Client connections open."),
+            inbound_events: keep.counters(
+                "inbound_events_total",
+                "Client connections accepted, refused at the limit, and closed for cause.",
+                &["event"],
+            ),
+            registry,
+        };
+        metrics.seconds_to_deadline.set(-1.0);
+        metrics
+    }
+
+    pub fn begun(&self, class: Class) {
+        self.in_flight[class as usize].inc();
+    }
+
+    /// An exchange that was begun as `from` turned out to be `to`.
+    pub fn reclassified(&self, from: Class, to: Class) {
+        self.in_flight[from as usize].dec();
+        self.in_flight[to as usize].inc();
+    }
+
+    pub fn finished(&self, class: Class, outcome: Outcome, took: Duration) {
+        self.in_flight[class as usize].dec();
+        self.requests[class as usize * Outcome::ALL.len() + outcome as usize].inc();
+        self.duration[class as usize].observe(took.as_secs_f64());
+    }
+
+    pub fn pool_event(&self, event: &str, reason: &str) -> IntCounter {
+        self.pool_events.with_label_values(&[event, reason])
+    }
+
+    /// Marks the phase that holds now, out of all.
+    pub fn phase(&self, all: &[&str], now: &str) {
+        for phase in all {
+            self.phase
+                .with_label_values(&[*phase])
+                .set(i64::from(*phase == now));
+        }
+    }
+
+    pub fn phase_took(&self, phase: &str, took: Duration) {
+        self.phase_duration
+            .with_label_values(&[phase])
+            .set(took.as_secs_f64());
+    }
+
+    /// The text that `GET /metrics` answers (Prometheus exposition format 0.0.4).
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        // Writing to memory fails only for a family without metrics, which is then left out.
+        drop(TextEncoder::new().encode(&self.registry.gather(), &mut text));
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("ebbtide_{name}"), help)
+}
+
+struct Keep<'a>(&'a Registry);
+
+impl Keep<'_> {
+    fn put<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: prometheus::Result<M>,
+    ) -> M {
+        let metric = metric.expect("a metric's name and labels are well-formed");
+        let registered = self.0.register(Box::new(metric.clone()));
+        registered.expect("each metric has a name of its own");
+        metric
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.put(IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.put(IntGaugeVec::new(opts(name, help), labels))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.put(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+        self.put(Histogram::with_opts(options))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+        self.put(HistogramVec::new(options, labels))
+    }
+}
+
+/// Seconds: tools take from a millisecond to minutes.
+const BUCKETS: &[f64] = &[
+    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_base_units_and_counters_end_in_total() {
+        let metrics = Metrics::new();
+        metrics.begun(Class::Call);
+        metrics.finished(Class::Call, Outcome::Completed, Duration::from_millis(30));
+        for family in metrics.registry.gather() {
+            assert!(family.name().starts_with("ebbtide_"), "{}", family.name());
+            let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(
+                counter,
+                family.name().ends_with("_total"),
+                "{}",
+                family.name()
+            );
+        }
+        let text = String::from_utf8(metrics.text()).unwrap();
+        assert!(
+            text.contains(r#"ebbtide_requests_total{class="call",result="completed"} 1"#),
+            "{text}"
+        );
+    }
+}
