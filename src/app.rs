@@ -114,16 +114,9 @@ pub async fn run(
         Arc::clone(&arrivals),
         Arc::clone(&metrics),
     );
-    let pool = Pool::new(
-        connector(&settings.upstream),
-        pool_limits(&settings),
-        &metrics,
-    );
-    let proxy = Arc::new(Proxy {
-        pool: pool.clone(),
-        inflight: inflight.clone(),
-        drain: watch.clone(),
-    });
+    let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics);
+    let proxy =
+        Arc::new(Proxy { pool: pool.clone(), inflight: inflight.clone(), drain: watch.clone() });
     let counts = pool.clone();
     let admin = Arc::new(Admin {
         drain: drain.clone(),
@@ -132,10 +125,7 @@ pub async fn run(
         pool: Box::new(move || counts.counts()),
         metrics: Arc::clone(&metrics),
         upstream: settings.upstream.to_string(),
-        restart_wait: settings
-            .grace
-            .or(settings.drain_timeout)
-            .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         drain_token_file: settings.drain_token_file.clone(),
     });
     bound.announce(&settings);
@@ -153,10 +143,7 @@ pub async fn run(
     };
     let admin_port = Port {
         name: "admin",
-        limits: serve::Limits {
-            max_inbound: ADMIN_CONNECTIONS,
-            ..port_limits(&settings)
-        },
+        limits: serve::Limits { max_inbound: ADMIN_CONNECTIONS, ..port_limits(&settings) },
         stages: admin_stages,
         metrics,
         counted: false,
@@ -167,10 +154,7 @@ pub async fn run(
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
     group.spawn("signals", signals.run(drain.clone()));
-    group.spawn(
-        PROBE,
-        probe(pool.clone(), settings.upstream.clone(), drain.clone()),
-    );
+    group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool reaper", pool.clone().reap());
     group.spawn(REPORT, report(watch.clone(), pool));
     group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
@@ -241,19 +225,12 @@ async fn until_ended(group: &mut Group, name: &str) -> Result<(), Failed> {
 /// Some tasks end by themselves; any other end is a part that died.
 fn is_normal(ended: Option<tasks::Ended>) -> Result<(), Failed> {
     match ended {
-        Some(tasks::Ended {
-            name: PROBE | REPORT | ANNOUNCER,
-            panic: None,
-        }) => Ok(()),
+        Some(tasks::Ended { name: PROBE | REPORT | ANNOUNCER, panic: None }) => Ok(()),
         Some(tasks::Ended { name, panic }) => {
             let how = panic.map_or("ended early".into(), |text| format!("panicked: {text}"));
-            Err(Failed(format!(
-                "the part `{name}` {how}; this is a bug of ebbtide"
-            )))
+            Err(Failed(format!("the part `{name}` {how}; this is a bug of ebbtide")))
         }
-        None => Err(Failed(
-            "every part has ended; this is a bug of ebbtide".into(),
-        )),
+        None => Err(Failed("every part has ended; this is a bug of ebbtide".into())),
     }
 }
 
@@ -311,11 +288,7 @@ async fn report(mut watch: DrainWatch, pool: Pool<RequestBody>) {
 const SETTLE_IN_KUBERNETES: Duration = Duration::from_secs(2);
 
 fn rules(settings: &Settings, in_kubernetes: bool) -> Rules {
-    let settle = if in_kubernetes {
-        SETTLE_IN_KUBERNETES
-    } else {
-        Duration::ZERO
-    };
+    let settle = if in_kubernetes { SETTLE_IN_KUBERNETES } else { Duration::ZERO };
     Rules {
         timings: Timings {
             withdraw_timeout: settings.withdraw_timeout,

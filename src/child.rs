@@ -53,9 +53,8 @@ impl Child {
     /// # Errors
     /// The command cannot be started; the error names it.
     pub fn start(command: &[OsString]) -> io::Result<Self> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no COMMAND was given"))?;
+        let (program, arguments) =
+            command.split_first().ok_or_else(|| io::Error::other("no COMMAND was given"))?;
         let name = program.to_string_lossy().into_owned();
         // Handlers first: a server that dies at once must be seen.
         let died = signal(SignalKind::child())?;
@@ -68,11 +67,8 @@ impl Child {
         if let Err(error) = prctl::set_child_subreaper(true) {
             tracing::debug!(%error, "orphans of the server go to PID 1");
         }
-        let child = Command::new(program)
-            .args(arguments)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| {
+        let child =
+            Command::new(program).args(arguments).process_group(0).spawn().map_err(|error| {
                 io::Error::new(
                     error.kind(),
                     format!("the server `{name}` cannot be started: {error}"),
@@ -80,14 +76,7 @@ impl Child {
             })?;
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::info!(pid = pid.as_raw(), command = name, "server started");
-        Ok(Self {
-            pid,
-            name,
-            died,
-            passed,
-            ended: None,
-            stopping: false,
-        })
+        Ok(Self { pid, name, died, passed, ended: None, stopping: false })
     }
 
     /// Waits until the server has ended; reaps and passes signals on meanwhile.
@@ -116,11 +105,7 @@ impl Child {
         let asked = Instant::now();
         pass(self.pid, Signal::SIGTERM);
         if let Ok(ended) = timeout_at(asked + reserve, self.ended()).await {
-            tracing::info!(
-                ?ended,
-                seconds = asked.elapsed().as_secs_f64(),
-                "server stopped"
-            );
+            tracing::info!(?ended, seconds = asked.elapsed().as_secs_f64(), "server stopped");
             // It died of the SIGTERM that it was sent: that is an orderly end, not a failure.
             return match ended {
                 Ended::Signal(number) if number == Signal::SIGTERM as i32 => Ended::Code(0),

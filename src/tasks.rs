@@ -78,19 +78,10 @@ mod tests {
     async fn tells_who_ended_and_how() {
         let mut group = Group::default();
         group.spawn("quick", async {});
-        assert_eq!(
-            group.ended().await,
-            Some(Ended {
-                name: "quick",
-                panic: None
-            })
-        );
+        assert_eq!(group.ended().await, Some(Ended { name: "quick", panic: None }));
         group.spawn("broken", async { panic!("on purpose") });
         let ended = group.ended().await.unwrap();
-        assert_eq!(
-            (ended.name, ended.panic.as_deref()),
-            ("broken", Some("on purpose"))
-        );
+        assert_eq!((ended.name, ended.panic.as_deref()), ("broken", Some("on purpose")));
         assert_eq!(group.ended().await, None);
     }
 }

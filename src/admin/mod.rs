@@ -88,13 +88,11 @@ impl Admin {
     fn metrics_text(&self) -> Answer {
         let snapshot = self.watch.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let left = snapshot.timeline.map_or(-1.0, |timeline| {
-            timeline.cut_at.saturating_duration_since(now).as_secs_f64()
-        });
+        let left = snapshot
+            .timeline
+            .map_or(-1.0, |timeline| timeline.cut_at.saturating_duration_since(now).as_secs_f64());
         self.metrics.seconds_to_deadline.set(left);
-        self.metrics
-            .sessions
-            .set(i64::try_from(self.inflight.sessions()).unwrap_or(i64::MAX));
+        self.metrics.sessions.set(i64::try_from(self.inflight.sessions()).unwrap_or(i64::MAX));
         let mut response = Response::new(Full::from(self.metrics.text()));
         let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, media);
@@ -116,22 +114,12 @@ impl Admin {
         }
         self.drain.tell(Event::Requested).await;
         let wait = request.uri().query().is_some_and(|query| {
-            query
-                .split('&')
-                .any(|part| matches!(part, "wait" | "wait=true" | "wait=1"))
+            query.split('&').any(|part| matches!(part, "wait" | "wait=true" | "wait=1"))
         });
-        let phase = if wait {
-            Phase::Drained
-        } else {
-            Phase::Withdrawing
-        };
+        let phase = if wait { Phase::Drained } else { Phase::Withdrawing };
         self.watch.clone().reached(phase).await;
         let mut response = json(&self.status());
-        *response.status_mut() = if wait {
-            StatusCode::OK
-        } else {
-            StatusCode::ACCEPTED
-        };
+        *response.status_mut() = if wait { StatusCode::OK } else { StatusCode::ACCEPTED };
         response
     }
 
@@ -147,9 +135,7 @@ impl Admin {
                 return false;
             }
         };
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer "));
         !token.trim().is_empty()
             && given.is_some_and(|given| same(given.trim().as_bytes(), token.trim().as_bytes()))
@@ -159,11 +145,7 @@ impl Admin {
 /// Compares without telling by its time where the first difference is.
 fn same(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len()
-        && given
-            .iter()
-            .zip(expected)
-            .fold(0, |sum, (a, b)| sum | (a ^ b))
-            == 0
+        && given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
@@ -183,8 +165,6 @@ fn json(value: &serde_json::Value) -> Answer {
 
 fn wrong_method(allowed: &'static str) -> Answer {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }

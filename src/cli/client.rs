@@ -41,12 +41,9 @@ pub async fn ask(address: SocketAddr, method: Method, path: &str) -> Result<Byte
             "no sidecar answers on {address}: {error}; is it running, and is that its admin port?"
         )
     };
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| unreachable(&error))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -71,8 +68,5 @@ pub async fn ask(address: SocketAddr, method: Method, path: &str) -> Result<Byte
     if status.is_success() {
         return Ok(body);
     }
-    Err(format!(
-        "{address} answered {status}: {}",
-        String::from_utf8_lossy(&body).trim()
-    ))
+    Err(format!("{address} answered {status}: {}", String::from_utf8_lossy(&body).trim()))
 }

@@ -51,13 +51,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 eprint!("{error}");
                 return ExitCode::from(64);
             }
-            _ => Outcome::Usage(
-                error
-                    .to_string()
-                    .trim_start_matches("error: ")
-                    .trim()
-                    .to_owned(),
-            ),
+            _ => Outcome::Usage(error.to_string().trim_start_matches("error: ").trim().to_owned()),
         },
     };
     if let Outcome::Failed(text) | Outcome::Usage(text) = &outcome {
@@ -72,9 +66,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("drain", matches)) => drain::main(matches),
         Some(("status", matches)) => status::main(matches),
         Some(("demo", matches)) => {
-            let options = demo::Options {
-                json: matches.get_flag("json"),
-            };
+            let options = demo::Options { json: matches.get_flag("json") };
             block_on(async {
                 match demo::run(options).await {
                     Ok(true) => Outcome::Done,
@@ -97,10 +89,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
 }
 
 fn block_on(future: impl Future<Output = Outcome>) -> Outcome {
-    match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(future),
         Err(error) => Outcome::Failed(format!("the runtime cannot start: {error}")),
     }
@@ -109,12 +98,8 @@ fn block_on(future: impl Future<Output = Outcome>) -> Outcome {
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    let json = |help: &'static str| {
-        Arg::new("json")
-            .long("json")
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
+    let json =
+        |help: &'static str| Arg::new("json").long("json").action(ArgAction::SetTrue).help(help);
     Command::new("ebbtide")
         .version(env!("CARGO_PKG_VERSION"))
         .about(
@@ -148,12 +133,9 @@ pub fn command() -> Command {
                 .arg(json("Print the result as JSON in place of the picture")),
         )
         .subcommand(
-            Command::new("demo-server").hide(true).arg(
-                Arg::new("port")
-                    .long("port")
-                    .required(true)
-                    .value_parser(value_parser!(u16)),
-            ),
+            Command::new("demo-server")
+                .hide(true)
+                .arg(Arg::new("port").long("port").required(true).value_parser(value_parser!(u16))),
         )
 }
 
@@ -178,12 +160,7 @@ fn run_command() -> Command {
              over the file.",
         )
         .args(settings)
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("YAML file with settings"),
-        )
+        .arg(Arg::new("config").long("config").value_name("FILE").help("YAML file with settings"))
         .arg(
             Arg::new("print_config")
                 .long("print-config")

@@ -12,12 +12,8 @@ use crate::{
 };
 
 pub fn main(matches: &ArgMatches) -> Outcome {
-    let command: Vec<OsString> = matches
-        .get_many("command")
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let command: Vec<OsString> =
+        matches.get_many("command").into_iter().flatten().cloned().collect();
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let (environment, unknown) = config::environment(variables);
@@ -36,20 +32,14 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     }
     log::start(settings.log_level, settings.log_format);
     for name in unknown {
-        tracing::warn!(
-            name,
-            "this variable is no setting of ebbtide and is not used"
-        );
+        tracing::warn!(name, "this variable is no setting of ebbtide and is not used");
     }
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let runtime = match settings.worker_threads {
-        1 => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build(),
-        threads => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build(),
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        threads => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+        }
     };
     let result = match runtime {
         Ok(runtime) => {

@@ -51,10 +51,7 @@ fn page(status: &Value) -> String {
     let mut line = |text: String| {
         let _ = writeln!(page, "{text}");
     };
-    let why = status["why"]
-        .as_str()
-        .map(|why| format!(" (why: {why})"))
-        .unwrap_or_default();
+    let why = status["why"].as_str().map(|why| format!(" (why: {why})")).unwrap_or_default();
     line(format!("phase      {}{why}", text(&status["phase"])));
     if let Some(left) = status["seconds_to_cut"].as_f64() {
         line(format!("time left  {left:.1} s until the cut"));
@@ -79,15 +76,10 @@ fn page(status: &Value) -> String {
         number(&flight["streams"]),
         number(&flight["sessions"]),
     ));
-    let exchanges = flight["exchanges"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let exchanges = flight["exchanges"].as_array().map_or(&[][..], Vec::as_slice);
     if !exchanges.is_empty() {
         line(String::new());
-        line(format!(
-            "{:>9}  {:<12} {:<28} {:<20} SESSION",
-            "AGE", "CLASS", "METHOD", "TOOL"
-        ));
+        line(format!("{:>9}  {:<12} {:<28} {:<20} SESSION", "AGE", "CLASS", "METHOD", "TOOL"));
     }
     for exchange in exchanges {
         line(format!(
@@ -130,14 +122,7 @@ mod tests {
                   "age_seconds": 2.5 } ] },
             "report": null,
         }));
-        for part in [
-            "Draining (why: Signal)",
-            "12.3 s",
-            "tools/call",
-            "slow",
-            "abc",
-            "2.5s",
-        ] {
+        for part in ["Draining (why: Signal)", "12.3 s", "tools/call", "slow", "abc", "2.5s"] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

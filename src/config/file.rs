@@ -1,4 +1,4 @@
-//! The YAML of `--config` and `--print-config`: the only file that names serde_yaml.
+//! The YAML of `--config` and `--print-config`: the only file that names `serde_yaml`.
 //!
 //! Never knows what a setting means.
 
@@ -25,15 +25,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Raw, Invalid> {
         Value::Null => Mapping::new(),
         Value::Mapping(mapping) => mapping,
         _ => {
-            return Err(broken(
-                "a YAML mapping of settings, as in `settle: 5s`".into(),
-            ));
+            return Err(broken("a YAML mapping of settings, as in `settle: 5s`".into()));
         }
     };
-    mapping
-        .iter()
-        .map(|(key, value)| entry(key, value, path))
-        .collect()
+    mapping.iter().map(|(key, value)| entry(key, value, path)).collect()
 }
 
 fn entry(key: &Value, value: &Value, path: &Path) -> Result<(String, (String, Source)), Invalid> {
@@ -47,9 +42,7 @@ fn entry(key: &Value, value: &Value, path: &Path) -> Result<(String, (String, So
         Some(text) => Ok((name, (text, source))),
         None => Err(Invalid {
             setting: name,
-            value: serde_yaml::to_string(value)
-                .ok()
-                .map(|text| text.trim().to_owned()),
+            value: serde_yaml::to_string(value).ok().map(|text| text.trim().to_owned()),
             source: Some(source),
             expected: "one plain value".into(),
         }),
@@ -69,9 +62,7 @@ fn scalar(value: &Value) -> Option<String> {
 pub fn write<'a>(values: impl Iterator<Item = (&'a str, String)>) -> String {
     let mapping: Mapping = values
         .map(|(name, value)| {
-            let value = value
-                .parse::<u64>()
-                .map_or_else(|_| value.into(), Value::from);
+            let value = value.parse::<u64>().map_or_else(|_| value.into(), Value::from);
             (Value::from(name), value)
         })
         .collect();
@@ -93,15 +84,9 @@ mod tests {
             ("settle:", "settle"),
         ] {
             let error = parse(text, "conf.yaml".as_ref()).unwrap_err().to_string();
-            assert!(
-                error.contains(part) && error.contains("conf.yaml"),
-                "{text}: {error}"
-            );
+            assert!(error.contains(part) && error.contains("conf.yaml"), "{text}: {error}");
         }
         assert_eq!(parse("", "f".as_ref()), Ok(Raw::new()));
-        assert_eq!(
-            parse("max_connections: 7", "f".as_ref()).unwrap()["max_connections"].0,
-            "7"
-        );
+        assert_eq!(parse("max_connections: 7", "f".as_ref()).unwrap()["max_connections"].0, "7");
     }
 }

@@ -128,9 +128,8 @@ impl Settings {
     /// # Errors
     /// The first setting that does not fit, in the order of the table.
     pub fn parse(raw: &Raw, has_command: bool) -> Result<Self, Invalid> {
-        if let Some((name, (value, source))) = raw
-            .iter()
-            .find(|(name, _)| !TABLE.iter().any(|known| known.name == **name))
+        if let Some((name, (value, source))) =
+            raw.iter().find(|(name, _)| !TABLE.iter().any(|known| known.name == **name))
         {
             return Err(unknown(name, value, source));
         }
@@ -210,10 +209,7 @@ impl Reader<'_> {
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Invalid> {
-        let given = self
-            .raw
-            .get(name)
-            .map(|(value, source)| (value.as_str(), Some(source)));
+        let given = self.raw.get(name).map(|(value, source)| (value.as_str(), Some(source)));
         let default = || {
             let known = TABLE.iter().find(|known| known.name == name)?;
             known.default.map(|value| (value, None))
@@ -299,27 +295,16 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        let given = raw(
-            &[("upstream", "http://127.0.0.1:1"), ("settle", "1500ms")],
-            &Source::Flag,
-        );
+        let given = raw(&[("upstream", "http://127.0.0.1:1"), ("settle", "1500ms")], &Source::Flag);
         let settings = Settings::parse(&given, false).unwrap();
         let printed = settings.print(&given);
         let back = file::parse(&printed, "f".as_ref()).unwrap();
-        assert_eq!(
-            Settings::parse(&back, false).unwrap(),
-            settings,
-            "{printed}"
-        );
+        assert_eq!(Settings::parse(&back, false).unwrap(), settings, "{printed}");
     }
 
     #[test]
     fn unknown_variables_are_told_not_refused() {
-        let variables = [
-            ("EBBTIDE_SETLE", "1s"),
-            ("EBBTIDE_QUIET", "1s"),
-            ("HOME", "/"),
-        ];
+        let variables = [("EBBTIDE_SETLE", "1s"), ("EBBTIDE_QUIET", "1s"), ("HOME", "/")];
         let variables = variables.map(|(n, v)| (n.to_owned(), v.to_owned()));
         let (raw, unknown) = environment(variables.into_iter());
         assert_eq!(raw.keys().collect::<Vec<_>>(), ["quiet"]);

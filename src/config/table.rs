@@ -19,12 +19,7 @@ const fn setting(
     default: Option<&'static str>,
     help: &'static str,
 ) -> Setting {
-    Setting {
-        name,
-        shape,
-        default,
-        help,
-    }
+    Setting { name, shape, default, help }
 }
 
 pub const TABLE: &[Setting] = &[
@@ -132,12 +127,7 @@ pub const TABLE: &[Setting] = &[
         Some("32768"),
         "Largest request head; a larger one gets 431.",
     ),
-    setting(
-        "max_headers",
-        "NUMBER",
-        Some("100"),
-        "Most header fields of a request; more get 431.",
-    ),
+    setting("max_headers", "NUMBER", Some("100"), "Most header fields of a request; more get 431."),
     setting(
         "header_timeout",
         "DURATION",
@@ -158,16 +148,6 @@ pub const TABLE: &[Setting] = &[
         "Threads that carry traffic. 1 costs least CPU; more only help a pod with whole cores to \
          spare.",
     ),
-    setting(
-        "log_level",
-        "LEVEL",
-        Some("info"),
-        "error, warn, info, debug or trace.",
-    ),
-    setting(
-        "log_format",
-        "FORMAT",
-        Some("json"),
-        "json or text, on stderr.",
-    ),
+    setting("log_level", "LEVEL", Some("info"), "error, warn, info, debug or trace."),
+    setting("log_format", "FORMAT", Some("json"), "json or text, on stderr."),
 ];

@@ -16,20 +16,13 @@ pub struct Upstream {
 impl Upstream {
     #[must_use]
     pub fn on_loopback(port: u16) -> Self {
-        let authority = Authority::try_from(format!("127.0.0.1:{port}"));
-        Self {
-            authority: authority.expect("a port makes an authority"),
-            port,
-        }
+        Self { authority: Authority::from_static("127.0.0.1"), port }
     }
 
     /// The host, as a name or an address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
+        self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
     #[must_use]
@@ -65,26 +58,23 @@ type Parsed<T> = Result<T, String>;
 
 pub fn upstream(text: &str) -> Parsed<Upstream> {
     let expected = || "an HTTP URL without a path, as in http://127.0.0.1:3000".to_owned();
-    let uri: Uri = text.parse().map_err(|error| match text.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u32>().is_ok_and(|port| port > 65535) => {
-            format!("{}; the port is above 65535", expected())
-        }
-        _ => format!("{}; {error}", expected()),
-    })?;
+    let uri: Uri = text.parse().map_err(|error| format!("{}; {error}", expected()))?;
     let authority = uri.authority().cloned().ok_or_else(expected)?;
-    let port = match (uri.scheme_str(), authority.port()) {
-        (Some("http"), Some(port)) => port
-            .as_str()
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(format!("{}; TLS ends before ebbtide", expected())),
+        _ => return Err(expected()),
+    }
+    // The authority's own port() is silent about one that is out of range.
+    let after_host = authority.as_str().rsplit_once(authority.host()).map_or("", |(_, rest)| rest);
+    let port = match after_host.strip_prefix(':') {
+        None => 80,
+        Some(port) => port
             .parse()
             .map_err(|_| format!("{}; the port is not a number from 1 to 65535", expected()))?,
-        (Some("http"), None) if !authority.as_str().ends_with(':') => 80,
-        (Some("https"), _) => return Err(format!("{}; TLS ends before ebbtide", expected())),
-        _ => return Err(expected()),
     };
-    let bare = matches!(
-        uri.path_and_query().map(|path| path.as_str()),
-        None | Some("/")
-    );
+    let bare =
+        matches!(uri.path_and_query().map(http::uri::PathAndQuery::as_str), None | Some("/"));
     if !bare || authority.as_str().contains('@') || port == 0 || authority.host().is_empty() {
         return Err(expected());
     }
@@ -92,8 +82,7 @@ pub fn upstream(text: &str) -> Parsed<Upstream> {
 }
 
 pub fn address(text: &str) -> Parsed<SocketAddr> {
-    text.parse()
-        .map_err(|_| "an address with a port, as in 0.0.0.0:7070 or [::]:7070".into())
+    text.parse().map_err(|_| "an address with a port, as in 0.0.0.0:7070 or [::]:7070".into())
 }
 
 pub fn duration(text: &str) -> Parsed<Duration> {
@@ -101,9 +90,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(expected)?;
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
     let number: u64 = text[..digits].parse().map_err(|_| expected())?;
     let milliseconds = match &text[digits..] {
         "ms" => Some(number),
@@ -182,24 +169,10 @@ mod tests {
             ("2m", 120_000),
             ("24h", 86_400_000),
         ] {
-            assert_eq!(
-                duration(text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "5x",
-            "1 s",
-            "25h",
-            "99999999999999999999s",
-            "٣s",
-        ] {
+        for text in ["", "5", "s", "-1s", "1.5s", "5x", "1 s", "25h", "99999999999999999999s", "٣s"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
     }

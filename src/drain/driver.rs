@@ -113,7 +113,7 @@ impl Driver {
         let mut expire_at = self.next_expiry();
         loop {
             self.look();
-            while let Some(next) = machine::step(self.now(), &self.facts) {
+            while let Some(next) = machine::step(now(), &self.facts) {
                 self.enter(next);
                 self.look();
             }
@@ -142,10 +142,6 @@ impl Driver {
         }
     }
 
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into_std()
-    }
-
     /// Reads the facts that others keep.
     fn look(&mut self) {
         self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
@@ -153,7 +149,7 @@ impl Driver {
     }
 
     fn take(&mut self, event: Event) {
-        let now = self.now();
+        let now = now();
         match event {
             Event::UpstreamAnswered => self.facts.upstream_answered = true,
             Event::Requested => self.begin(Trigger::Request),
@@ -187,7 +183,7 @@ impl Driver {
         if self.trigger.is_some() {
             return;
         }
-        let now = self.now();
+        let now = now();
         let timeline = self.rules.timings.timeline(now, None);
         self.trigger = Some(trigger);
         self.facts.timeline = Some(timeline);
@@ -205,7 +201,7 @@ impl Driver {
     }
 
     fn enter(&mut self, phase: Phase) {
-        let now = self.now();
+        let now = now();
         let took = now.duration_since(self.facts.since);
         let left = self.facts.phase;
         if left >= Phase::Withdrawing {
@@ -232,8 +228,7 @@ impl Driver {
             timeline: self.facts.timeline,
             report,
         });
-        self.metrics
-            .phase(&Phase::ALL.map(Phase::name), phase.name());
+        self.metrics.phase(&Phase::ALL.map(Phase::name), phase.name());
         match phase {
             Phase::Cutting => self.cut_calls = self.inflight.end_all(Ending::Cut),
             // Those that slipped in while the phase changed.
@@ -244,10 +239,7 @@ impl Driver {
 
     /// How many streams end per tick, so that all have ended in time.
     fn spread(&self, now: std::time::Instant) -> usize {
-        let left = self
-            .facts
-            .timeline
-            .map_or(STREAM_SPREAD, |t| t.cut_at.duration_since(now));
+        let left = self.facts.timeline.map_or(STREAM_SPREAD, |t| t.cut_at.duration_since(now));
         let ticks = (left / 2).min(STREAM_SPREAD).as_millis() / STREAM_TICK.as_millis();
         let ticks = usize::try_from(ticks).unwrap_or(1).max(1);
         self.inflight.streams().div_ceil(ticks).max(STREAM_BATCH)
@@ -273,6 +265,10 @@ impl Driver {
         report.count(&self.metrics);
         report
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 async fn until(at: Option<Instant>) {

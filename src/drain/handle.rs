@@ -57,10 +57,7 @@ impl DrainHandle {
     /// Says that a hook waits, until the guard is dropped.
     pub async fn hook(&self, hook: Hook) -> HookGuard {
         self.tell(Event::HookCalled(hook)).await;
-        HookGuard {
-            events: self.0.clone(),
-            hook,
-        }
+        HookGuard { events: self.0.clone(), hook }
     }
 }
 

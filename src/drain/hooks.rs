@@ -33,10 +33,7 @@ struct Seen {
 
 impl Seen {
     fn holds(&self, now: Instant) -> bool {
-        self.waiting > 0
-            || self
-                .last
-                .is_some_and(|last| now.duration_since(last) <= WINDOW)
+        self.waiting > 0 || self.last.is_some_and(|last| now.duration_since(last) <= WINDOW)
     }
 }
 

@@ -130,35 +130,15 @@ mod tests {
             (1, of(Phase::Withdrawing, |_| ()), None),
             (2, of(Phase::Withdrawing, |_| ()), Some(Phase::Draining)),
             (9, of(Phase::Withdrawing, |f| f.withdrawn = None), None),
-            (
-                10,
-                of(Phase::Withdrawing, |f| f.withdrawn = None),
-                Some(Phase::Draining),
-            ),
-            (
-                0,
-                of(Phase::Withdrawing, |f| f.cut_requested = true),
-                Some(Phase::Cutting),
-            ),
+            (10, of(Phase::Withdrawing, |f| f.withdrawn = None), Some(Phase::Draining)),
+            (0, of(Phase::Withdrawing, |f| f.cut_requested = true), Some(Phase::Cutting)),
             (29, of(Phase::Draining, |_| ()), None),
             (30, of(Phase::Draining, |_| ()), Some(Phase::Cutting)),
-            (
-                0,
-                of(Phase::Draining, |f| f.in_flight = 0),
-                Some(Phase::Drained),
-            ),
-            (
-                0,
-                of(Phase::Draining, |f| f.cut_requested = true),
-                Some(Phase::Cutting),
-            ),
+            (0, of(Phase::Draining, |f| f.in_flight = 0), Some(Phase::Drained)),
+            (0, of(Phase::Draining, |f| f.cut_requested = true), Some(Phase::Cutting)),
             (0, of(Phase::Cutting, |_| ()), None),
             (1, of(Phase::Cutting, |_| ()), Some(Phase::Drained)),
-            (
-                0,
-                of(Phase::Cutting, |f| f.in_flight = 0),
-                Some(Phase::Drained),
-            ),
+            (0, of(Phase::Cutting, |f| f.in_flight = 0), Some(Phase::Drained)),
             (99, of(Phase::Drained, |_| ()), None),
         ] {
             assert_eq!(step(now + seconds(at), &facts), expected, "{at}s {facts:?}");

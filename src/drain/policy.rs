@@ -58,18 +58,8 @@ mod tests {
         use Decision::{Forward, Refuse};
         let new_session = [(Initialize, false)];
         let finite = [(Call, false), (Plain, false)];
-        let live = [
-            (Call, true),
-            (Message, true),
-            (SessionEnd, true),
-            (Resume, true),
-        ];
-        let streams = [
-            (Stream, true),
-            (Stream, false),
-            (Listen, false),
-            (Tunnel, false),
-        ];
+        let live = [(Call, true), (Message, true), (SessionEnd, true), (Resume, true)];
+        let streams = [(Stream, true), (Stream, false), (Listen, false), (Tunnel, false)];
         for (phase, expected) in [
             (Phase::Starting, [Forward, Forward, Forward, Forward]),
             (Phase::Serving, [Forward, Forward, Forward, Forward]),
@@ -81,11 +71,7 @@ mod tests {
             let columns: [&[_]; 4] = [&new_session, &finite, &live, &streams];
             for (column, expected) in columns.into_iter().zip(expected) {
                 for (class, session) in column {
-                    assert_eq!(
-                        decide(phase, *class, *session),
-                        expected,
-                        "{phase:?} {class:?}"
-                    );
+                    assert_eq!(decide(phase, *class, *session), expected, "{phase:?} {class:?}");
                 }
             }
         }

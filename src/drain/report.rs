@@ -46,10 +46,7 @@ impl Report {
         cut_calls.truncate(NAMED);
         Self {
             trigger,
-            phases: phases
-                .iter()
-                .map(|(phase, took)| (*phase, seconds(took)))
-                .collect(),
+            phases: phases.iter().map(|(phase, took)| (*phase, seconds(took))).collect(),
             seconds: seconds(&phases.iter().map(|(_, took)| *took).sum()),
             completed: totals.of(Outcome::Completed),
             refused: totals.of(Outcome::Refused),
@@ -69,10 +66,7 @@ impl Report {
             ("ended", self.streams_ended),
             ("lost", self.lost),
         ] {
-            metrics
-                .drain_calls
-                .with_label_values(&[result])
-                .inc_by(count);
+            metrics.drain_calls.with_label_values(&[result]).inc_by(count);
         }
         for (phase, took) in &self.phases {
             metrics.phase_took(phase.name(), Duration::from_secs_f64(*took));

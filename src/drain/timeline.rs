@@ -39,9 +39,7 @@ impl Timings {
         let kill_at = kill_at.or_else(|| self.grace.map(|grace| began + grace));
         let before_kill = kill_at.map(|kill_at| {
             let reserve = self.stop_reserve + CUT_TIME;
-            kill_at
-                .checked_sub(reserve)
-                .map_or(began, |at| at.max(began))
+            kill_at.checked_sub(reserve).map_or(began, |at| at.max(began))
         });
         let bound = self.drain_timeout.map(|timeout| began + timeout);
         let cut_at = match (before_kill, bound) {
@@ -50,12 +48,7 @@ impl Timings {
             (None, None) => began + DEFAULT_DRAIN_TIMEOUT,
         };
         let withdraw_by = (began + self.withdraw_timeout).min(cut_at);
-        Timeline {
-            began,
-            withdraw_by,
-            cut_at,
-            kill_at,
-        }
+        Timeline { began, withdraw_by, cut_at, kill_at }
     }
 }
 
@@ -87,11 +80,7 @@ mod tests {
                 grace: grace.map(seconds),
             };
             let timeline = timings.timeline(now, kill_at);
-            assert_eq!(
-                timeline.cut_at,
-                now + seconds(expected),
-                "{drain_timeout:?} {grace:?}"
-            );
+            assert_eq!(timeline.cut_at, now + seconds(expected), "{drain_timeout:?} {grace:?}");
             assert_eq!(timeline.withdraw_by, now + seconds(expected.min(15)));
         }
     }

@@ -45,14 +45,9 @@ pub enum Ending {
 
 impl Ending {
     fn from_number(number: u8) -> Option<Self> {
-        [
-            Ending::Stream,
-            Ending::Cut,
-            Ending::UpstreamLost,
-            Ending::TimedOut,
-        ]
-        .into_iter()
-        .find(|ending| *ending as u8 == number)
+        [Ending::Stream, Ending::Cut, Ending::UpstreamLost, Ending::TimedOut]
+            .into_iter()
+            .find(|ending| *ending as u8 == number)
     }
 }
 
@@ -169,12 +164,7 @@ impl Inflight {
         self.0.gauge(class).fetch_add(1, Ordering::Relaxed);
         self.0.metrics.begun(class);
         let shared = Arc::clone(&self.0);
-        Ticket {
-            shared,
-            entry,
-            key,
-            outcome: Outcome::Abandoned,
-        }
+        Ticket { shared, entry, key, outcome: Outcome::Abandoned }
     }
 
     /// Exchanges that have a natural end.
@@ -191,9 +181,7 @@ impl Inflight {
 
     #[must_use]
     pub fn totals(&self) -> Totals {
-        Totals(std::array::from_fn(|at| {
-            self.0.totals[at].load(Ordering::Relaxed)
-        }))
+        Totals(std::array::from_fn(|at| self.0.totals[at].load(Ordering::Relaxed)))
     }
 
     /// Resolves when what is in flight has changed. For one waiter: the driver.
@@ -229,9 +217,7 @@ impl Inflight {
     #[must_use]
     pub fn sessions(&self) -> usize {
         let entries = lock(&self.0.entries);
-        let ids = entries
-            .iter()
-            .filter_map(|(_, entry)| entry.session.as_deref());
+        let ids = entries.iter().filter_map(|(_, entry)| entry.session.as_deref());
         ids.collect::<HashSet<_>>().len()
     }
 
@@ -286,11 +272,7 @@ impl Inflight {
 
 impl Shared {
     fn gauge(&self, class: Class) -> &AtomicUsize {
-        if class.is_stream() {
-            &self.streams
-        } else {
-            &self.finite
-        }
+        if class.is_stream() { &self.streams } else { &self.finite }
     }
 }
 
@@ -306,15 +288,13 @@ impl Entry {
     /// Tells the exchange to end. The deadline outranks a stream's end; else the first word holds.
     pub fn end(&self, ending: Ending) {
         let replaces = |now: u8| now == 0 || (now == Ending::Stream as u8 && ending == Ending::Cut);
-        let told = self
-            .ending
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-                replaces(now).then_some(ending as u8)
-            });
-        if told.is_ok() {
-            if let Some(waker) = lock(&self.waker).take() {
-                waker.wake();
-            }
+        let told = self.ending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            replaces(now).then_some(ending as u8)
+        });
+        if told.is_ok()
+            && let Some(waker) = lock(&self.waker).take()
+        {
+            waker.wake();
         }
     }
 
@@ -393,10 +373,7 @@ impl Ticket {
             return Poll::Ready(ending);
         }
         let mut waker = lock(&self.entry.waker);
-        if !waker
-            .as_ref()
-            .is_some_and(|known| known.will_wake(context.waker()))
-        {
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
             *waker = Some(context.waker().clone());
         }
         drop(waker);
@@ -448,11 +425,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The first 12 hexadecimal digits of the SHA-256.
 fn session_hash(id: &str) -> String {
-    Sha256::digest(id.as_bytes())
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Sha256::digest(id.as_bytes());
+    let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{start:012x}")
 }
 
 #[cfg(test)]
@@ -468,8 +443,7 @@ mod tests {
         let inflight = registry();
         let call = inflight.begin(Class::Call, Some("secret".into()), None);
         let stream = inflight.begin(Class::Stream, None, Some("GET /mcp".into()));
-        call.entry()
-            .note(br#"{"id":"a","method":"tools/call","params":{"name":"slow"}}"#);
+        call.entry().note(br#"{"id":"a","method":"tools/call","params":{"name":"slow"}}"#);
         assert_eq!((inflight.finite(), inflight.streams()), (1, 1));
         let seen = inflight.exchanges();
         assert_eq!(seen[0].method, "tools/call");

@@ -17,9 +17,9 @@ pub const LAST_EVENT_ID: &str = "last-event-id";
 pub enum Class {
     /// Opens a legacy session.
     Initialize,
-    /// A POSTed JSON-RPC request, or one that may be.
+    /// A `POSTed` JSON-RPC request, or one that may be.
     Call,
-    /// A POSTed JSON-RPC response or notification: a call in flight may be waiting for it.
+    /// A `POSTed` JSON-RPC response or notification: a call in flight may be waiting for it.
     Message,
     /// A DELETE that ends a session.
     SessionEnd,
@@ -54,11 +54,13 @@ impl Class {
     #[must_use]
     pub fn of(method: &Method, headers: &HeaderMap, session: bool) -> Self {
         match *method {
-            Method::POST if is_json(headers) => match headers.get(METHOD).map(|v| v.as_bytes()) {
-                Some(b"subscriptions/listen") => Class::Listen,
-                Some(b"initialize") => Class::Initialize,
-                _ => Class::Call,
-            },
+            Method::POST if is_json(headers) => {
+                match headers.get(METHOD).map(http::HeaderValue::as_bytes) {
+                    Some(b"subscriptions/listen") => Class::Listen,
+                    Some(b"initialize") => Class::Initialize,
+                    _ => Class::Call,
+                }
+            }
             Method::GET if headers.contains_key(header::UPGRADE) => Class::Tunnel,
             Method::GET if accepts_events(headers) => {
                 if headers.contains_key(LAST_EVENT_ID) {
@@ -98,10 +100,7 @@ impl Class {
     /// Whether the body is a JSON-RPC message, so that an error of ours is one too.
     #[must_use]
     pub fn is_json_rpc(self) -> bool {
-        matches!(
-            self,
-            Class::Initialize | Class::Call | Class::Message | Class::Listen
-        )
+        matches!(self, Class::Initialize | Class::Call | Class::Message | Class::Listen)
     }
 
     /// The name in metrics, `status` and the report.
@@ -124,9 +123,7 @@ impl Class {
 fn is_json(headers: &HeaderMap) -> bool {
     let starts_with_json =
         |value: &[u8]| value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/json");
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| starts_with_json(value.as_bytes()))
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| starts_with_json(value.as_bytes()))
 }
 
 fn accepts_events(headers: &HeaderMap) -> bool {
@@ -154,35 +151,15 @@ mod tests {
         let events = ("accept", "application/json, text/event-stream");
         for (method, headers, expected) in [
             (Method::POST, vec![json], Class::Call),
-            (
-                Method::POST,
-                vec![json, (METHOD, "tools/call")],
-                Class::Call,
-            ),
-            (
-                Method::POST,
-                vec![json, (METHOD, "subscriptions/listen")],
-                Class::Listen,
-            ),
-            (
-                Method::POST,
-                vec![("content-type", "text/plain")],
-                Class::Plain,
-            ),
+            (Method::POST, vec![json, (METHOD, "tools/call")], Class::Call),
+            (Method::POST, vec![json, (METHOD, "subscriptions/listen")], Class::Listen),
+            (Method::POST, vec![("content-type", "text/plain")], Class::Plain),
             (Method::POST, vec![], Class::Plain),
             (Method::GET, vec![events], Class::Stream),
-            (
-                Method::GET,
-                vec![events, (LAST_EVENT_ID, "7")],
-                Class::Resume,
-            ),
+            (Method::GET, vec![events, (LAST_EVENT_ID, "7")], Class::Resume),
             (Method::GET, vec![("upgrade", "websocket")], Class::Tunnel),
             (Method::GET, vec![], Class::Plain),
-            (
-                Method::DELETE,
-                vec![("mcp-session-id", "a")],
-                Class::SessionEnd,
-            ),
+            (Method::DELETE, vec![("mcp-session-id", "a")], Class::SessionEnd),
             (Method::DELETE, vec![], Class::Plain),
         ] {
             assert_eq!(class(&method, &headers), expected, "{method} {headers:?}");

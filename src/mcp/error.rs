@@ -102,12 +102,7 @@ mod tests {
     #[test]
     fn listen_ends_with_its_result() {
         let event = listen_result("\"listen-1\"");
-        let data = event
-            .lines()
-            .nth(1)
-            .unwrap()
-            .strip_prefix("data: ")
-            .unwrap();
+        let data = event.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
         let value: serde_json::Value = serde_json::from_str(data).unwrap();
         assert_eq!(value["result"]["resultType"], "complete");
         assert!(event.ends_with("\n\n"));

@@ -77,9 +77,7 @@ impl Fields {
                 method: method.clone(),
                 name: self.name.clone(),
             }),
-            (Some(method), None) => Some(Message::Notification {
-                method: method.clone(),
-            }),
+            (Some(method), None) => Some(Message::Notification { method: method.clone() }),
             (None, Some(id)) if self.answer => Some(Message::Response { id: id.clone() }),
             _ => None,
         }
@@ -138,31 +136,19 @@ impl Scanner {
     /// What was seen so far; a message that is not yet whole counts when it can be told.
     #[must_use]
     pub fn envelope(&self) -> Option<Envelope> {
-        let under_way = if self.complete {
-            None
-        } else {
-            self.fields.message()
-        };
+        let under_way = if self.complete { None } else { self.fields.message() };
         if self.batch {
             let mut messages = self.done.clone();
             messages.extend(under_way);
             return (!messages.is_empty()).then_some(Envelope::Batch(messages));
         }
-        self.done
-            .first()
-            .cloned()
-            .or(under_way)
-            .map(Envelope::Single)
+        self.done.first().cloned().or(under_way).map(Envelope::Single)
     }
 
     /// Takes the next bytes of the body, split anywhere.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.complete {
-            bytes = if self.in_string {
-                self.string(bytes)
-            } else {
-                self.structure(bytes)
-            };
+            bytes = if self.in_string { self.string(bytes) } else { self.structure(bytes) };
         }
     }
 
@@ -244,10 +230,10 @@ impl Scanner {
         self.end_of_value();
         if self.depth == self.base() && self.in_object() {
             let fields = std::mem::take(&mut self.fields);
-            if let Some(message) = fields.message() {
-                if self.done.len() < MAX_BATCH {
-                    self.done.push(message);
-                }
+            if let Some(message) = fields.message()
+                && self.done.len() < MAX_BATCH
+            {
+                self.done.push(message);
             }
         }
         if self.in_params && self.depth == self.base() + 1 {
@@ -270,11 +256,7 @@ impl Scanner {
             return;
         }
         self.capturing = false;
-        let key = if self.overflow {
-            None
-        } else {
-            unescape(&self.text)
-        };
+        let key = if self.overflow { None } else { unescape(&self.text) };
         let own = self.depth == self.base();
         self.field = Some(match key.as_deref() {
             Some("id") if own => Field::Id,
@@ -356,11 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(id: &str, method: &str, name: Option<&str>) -> Message {
-        Message::Request {
-            id: id.into(),
-            method: method.into(),
-            name: name.map(Into::into),
-        }
+        Message::Request { id: id.into(), method: method.into(), name: name.map(Into::into) }
     }
 
     #[test]
@@ -406,9 +384,7 @@ mod tests {
         let answer = br#"{"jsonrpc":"2.0","id":"s-1","result":{"id":3,"method":"no"}}"#;
         assert_eq!(
             Scanner::scan(answer),
-            Some(Envelope::Single(Message::Response {
-                id: "\"s-1\"".into()
-            }))
+            Some(Envelope::Single(Message::Response { id: "\"s-1\"".into() }))
         );
         let batch = br#"[{"id":1,"method":"a"},{"method":"n"},{"id":2,"method":"b","params":{"name":"t"}}]"#;
         assert_eq!(
@@ -423,15 +399,7 @@ mod tests {
 
     #[test]
     fn rubbish_is_nothing() {
-        for body in [
-            "",
-            "null",
-            "]]]}}",
-            "\"id\"",
-            "{{{{",
-            "{\"id\":",
-            "\u{0}\u{1}",
-        ] {
+        for body in ["", "null", "]]]}}", "\"id\"", "{{{{", "{\"id\":", "\u{0}\u{1}"] {
             assert_eq!(Scanner::scan(body.as_bytes()), None, "{body}");
         }
     }

@@ -69,9 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn slow(bytes: &[u8]) -> Position {
-        bytes
-            .iter()
-            .fold(Position::default(), |at, byte| at.step(*byte))
+        bytes.iter().fold(Position::default(), |at, byte| at.step(*byte))
     }
 
     #[test]

@@ -47,17 +47,8 @@ impl<B: Outgoing> Connection<B> {
         }
         let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
         tally.created();
-        let counted = Counted {
-            tally,
-            closing: Closed::Abandoned,
-        };
-        Ok(Self {
-            sender,
-            driver,
-            ended: false,
-            reused: false,
-            counted,
-        })
+        let counted = Counted { tally, closing: Closed::Abandoned };
+        Ok(Self { sender, driver, ended: false, reused: false, counted })
     }
 
     /// Whether it had served an exchange before.
@@ -96,12 +87,7 @@ impl<B: Outgoing> Connection<B> {
     /// # Errors
     /// The connection broke, or what came is not HTTP.
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let Self {
-            sender,
-            driver,
-            ended,
-            ..
-        } = self;
+        let Self { sender, driver, ended, .. } = self;
         let mut response = pin!(sender.try_send_request(request));
         std::future::poll_fn(move |context| {
             *ended = *ended || Pin::new(&mut *driver).poll(context).is_ready();
@@ -109,10 +95,7 @@ impl<B: Outgoing> Connection<B> {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => {
                     let unsent = error.take_message();
-                    Poll::Ready(Err(SendError {
-                        cause: error.into_error(),
-                        unsent,
-                    }))
+                    Poll::Ready(Err(SendError { cause: error.into_error(), unsent }))
                 }
                 Poll::Pending => Poll::Pending,
             }
@@ -124,17 +107,11 @@ impl<B: Outgoing> Connection<B> {
     /// The connection counts as open until `Upgraded` is dropped.
     #[must_use]
     pub fn into_upgraded(self) -> Upgraded {
-        let Self {
-            driver, counted, ..
-        } = self;
+        let Self { driver, counted, .. } = self;
         let parts = driver.into_parts();
         let mut counted = counted;
         counted.closing = Closed::Stream;
-        Upgraded {
-            io: parts.io.into_inner(),
-            read: parts.read_buf,
-            counted,
-        }
+        Upgraded { io: parts.io.into_inner(), read: parts.read_buf, counted }
     }
 }
 

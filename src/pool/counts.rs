@@ -112,9 +112,7 @@ impl Tally {
             acquired: event("acquired"),
             released: event("released"),
             timed_out: event("acquire_timeout"),
-            closed: Closed::ALL
-                .map(|why| metrics.pool_event("closed", why.name()))
-                .to_vec(),
+            closed: Closed::ALL.map(|why| metrics.pool_event("closed", why.name())).to_vec(),
             states: ["in_use", "streams", "idle", "waiting"].map(state),
         }
     }
@@ -131,7 +129,7 @@ impl Tally {
             released: self.released.get(),
             timed_out: self.timed_out.get(),
             unreachable: self.unreachable.load(Relaxed),
-            closed: self.closed.iter().map(|reason| reason.get()).sum(),
+            closed: self.closed.iter().map(prometheus::core::GenericCounter::get).sum(),
         }
     }
 

@@ -70,11 +70,7 @@ pub enum Budget {
 #[derive(Debug)]
 pub enum AcquireError {
     /// The line did not move in time.
-    Exhausted {
-        budget: Budget,
-        limit: usize,
-        waited: Duration,
-    },
+    Exhausted { budget: Budget, limit: usize, waited: Duration },
     /// There was room, and the upstream could not be reached in time.
     Unreachable { cause: io::Error, waited: Duration },
 }
@@ -82,11 +78,7 @@ pub enum AcquireError {
 impl fmt::Display for AcquireError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AcquireError::Exhausted {
-                budget,
-                limit,
-                waited,
-            } => {
+            AcquireError::Exhausted { budget, limit, waited } => {
                 let (what, setting) = match budget {
                     Budget::Calls => ("calls", "max_connections"),
                     Budget::Streams => ("streams", "max_streams"),
@@ -151,10 +143,7 @@ impl<B: Outgoing> Pool<B> {
             limits,
             calls: Arc::new(Semaphore::new(limits.max_connections)),
             streams: Arc::new(Semaphore::new(limits.max_streams)),
-            idle: Mutex::new(Idle {
-                connections: Vec::new(),
-                draining: false,
-            }),
+            idle: Mutex::new(Idle { connections: Vec::new(), draining: false }),
             tally: Arc::new(Tally::new(metrics)),
             returned: Notify::new(),
         }))
@@ -187,22 +176,13 @@ impl<B: Outgoing> Pool<B> {
                 let Ok(Ok(permit)) = permit else {
                     tally.timed_out();
                     let waited = began.elapsed();
-                    return Err(AcquireError::Exhausted {
-                        budget,
-                        limit,
-                        waited,
-                    });
+                    return Err(AcquireError::Exhausted { budget, limit, waited });
                 };
                 (permit, Some(deadline))
             }
         };
         tally.acquired(budget);
-        Ok(Slot {
-            pool: Arc::clone(&self.0),
-            budget,
-            permit: Some(permit),
-            deadline,
-        })
+        Ok(Slot { pool: Arc::clone(&self.0), budget, permit: Some(permit), deadline })
     }
 
     /// Opens and drops one connection: whether the upstream answers.
@@ -253,9 +233,7 @@ impl<B: Outgoing> Pool<B> {
 impl<B: Outgoing> Shared<B> {
     fn idle(&self) -> std::sync::MutexGuard<'_, Idle<B>> {
         // Nothing panics while holding it, and nothing awaits.
-        self.idle
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn reap(&self) {
@@ -283,10 +261,10 @@ impl<B: Outgoing> Slot<B> {
     pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
         // Streams keep to fresh connections and close them after, so that the calls' bound also
         // bounds what lies idle.
-        if self.budget == Budget::Calls {
-            if let Some(connection) = self.reuse() {
-                return Ok(connection);
-            }
+        if self.budget == Budget::Calls
+            && let Some(connection) = self.reuse()
+        {
+            return Ok(connection);
         }
         self.fresh().await
     }
@@ -297,9 +275,7 @@ impl<B: Outgoing> Slot<B> {
     /// [`AcquireError::Unreachable`].
     pub async fn fresh(&mut self) -> Result<Connection<B>, AcquireError> {
         let began = Instant::now();
-        let deadline = *self
-            .deadline
-            .get_or_insert(began + self.pool.limits.acquire_timeout);
+        let deadline = *self.deadline.get_or_insert(began + self.pool.limits.acquire_timeout);
         let mut pause = Duration::from_millis(10);
         loop {
             let cause = match timeout_at(deadline, (self.pool.connector)()).await {
@@ -315,10 +291,7 @@ impl<B: Outgoing> Slot<B> {
             };
             if Instant::now() + pause >= deadline {
                 self.pool.tally.unreachable();
-                return Err(AcquireError::Unreachable {
-                    cause,
-                    waited: began.elapsed(),
-                });
+                return Err(AcquireError::Unreachable { cause, waited: began.elapsed() });
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(250));

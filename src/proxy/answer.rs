@@ -63,10 +63,7 @@ impl Failure {
     pub fn draining(phase: Phase) -> Self {
         let text = format!("this pod is going away ({}); try again", phase.name());
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self {
-            retry: true,
-            ..Self::new(status, Code::Draining, Outcome::Refused, text)
-        }
+        Self { retry: true, ..Self::new(status, Code::Draining, Outcome::Refused, text) }
     }
 
     /// Told to end before there was an answer.
@@ -95,12 +92,7 @@ impl Failure {
     /// The upstream broke off or answered rubbish.
     pub fn lost(text: &str) -> Self {
         let status = StatusCode::BAD_GATEWAY;
-        Self::new(
-            status,
-            Code::UpstreamLost,
-            Outcome::UpstreamLost,
-            text.into(),
-        )
+        Self::new(status, Code::UpstreamLost, Outcome::UpstreamLost, text.into())
     }
 
     pub fn not_acquired(error: &AcquireError) -> Self {
@@ -115,20 +107,16 @@ impl Failure {
                     error.to_string(),
                 )
             },
-            AcquireError::Unreachable { .. } => Self {
-                retry: true,
-                ..Self::lost(&error.to_string())
-            },
+            AcquireError::Unreachable { .. } => {
+                Self { retry: true, ..Self::lost(&error.to_string()) }
+            }
         }
     }
 
     /// Bad HTTP: no JSON-RPC error, whatever it carries.
     pub fn rejected(status: StatusCode, text: &str) -> Self {
         let failure = Self::new(status, Code::UpstreamLost, Outcome::Rejected, text.into());
-        Self {
-            code: None,
-            ..failure
-        }
+        Self { code: None, ..failure }
     }
 
     pub fn refused_method() -> Self {
@@ -138,10 +126,7 @@ impl Failure {
     /// Gives the body that was not read yet.
     #[must_use]
     pub fn with_body(self, body: RequestBody) -> Self {
-        Self {
-            body: Some(body),
-            ..self
-        }
+        Self { body: Some(body), ..self }
     }
 
     /// The response; reads on for the id if that may still come.
@@ -163,9 +148,7 @@ impl Failure {
             self.text,
             "answered by ebbtide"
         );
-        let code = self
-            .code
-            .filter(|_| awaits_an_error(class, envelope.as_ref()));
+        let code = self.code.filter(|_| awaits_an_error(class, envelope.as_ref()));
         let (status, media, text) = match code {
             Some(code) => {
                 let text = error::json(code, &format!("ebbtide: {}", self.text), envelope.as_ref());
@@ -176,11 +159,7 @@ impl Failure {
                 };
                 (status, "application/json", text)
             }
-            None => (
-                self.status,
-                "text/plain; charset=utf-8",
-                format!("ebbtide: {}\n", self.text),
-            ),
+            None => (self.status, "text/plain; charset=utf-8", format!("ebbtide: {}\n", self.text)),
         };
         let body = ProxyBody::own(Bytes::from(text), exchange.ticket);
         let mut response = Response::new(body);
@@ -191,10 +170,7 @@ impl Failure {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(
-                header::ALLOW,
-                HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
-            );
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
         }
         response
     }
@@ -204,9 +180,9 @@ impl Failure {
 fn awaits_an_error(class: Class, envelope: Option<&Envelope>) -> bool {
     match envelope {
         Some(Envelope::Single(message)) => matches!(message, Message::Request { .. }),
-        Some(Envelope::Batch(messages)) => messages
-            .iter()
-            .any(|message| matches!(message, Message::Request { .. })),
+        Some(Envelope::Batch(messages)) => {
+            messages.iter().any(|message| matches!(message, Message::Request { .. }))
+        }
         None => class.is_json_rpc(),
     }
 }

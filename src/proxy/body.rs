@@ -59,20 +59,12 @@ pub struct RequestBody {
 impl RequestBody {
     #[must_use]
     pub fn new(incoming: Incoming, entry: Arc<Entry>) -> Self {
-        Self {
-            incoming: Some(incoming),
-            entry: Some(entry),
-            ahead: VecDeque::new(),
-        }
+        Self { incoming: Some(incoming), entry: Some(entry), ahead: VecDeque::new() }
     }
 
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            incoming: None,
-            entry: None,
-            ahead: VecDeque::new(),
-        }
+        Self { incoming: None, entry: None, ahead: VecDeque::new() }
     }
 
     /// Reads ahead until the method is known, or as far as is reasonable.
@@ -94,10 +86,7 @@ impl RequestBody {
     pub async fn read_until_whole(&mut self) {
         self.ahead.clear();
         while !self.entry.as_ref().is_none_or(|entry| entry.is_whole()) {
-            if !matches!(
-                poll_fn(|context| self.poll_incoming(context)).await,
-                Some(Ok(_))
-            ) {
+            if !matches!(poll_fn(|context| self.poll_incoming(context)).await, Some(Ok(_))) {
                 return;
             }
         }
@@ -108,10 +97,10 @@ impl RequestBody {
             return Poll::Ready(None);
         };
         let polled = Pin::new(incoming).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            if let (Some(data), Some(entry)) = (frame.data_ref(), &self.entry) {
-                entry.note(data);
-            }
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let (Some(data), Some(entry)) = (frame.data_ref(), &self.entry)
+        {
+            entry.note(data);
         }
         polled
     }
@@ -136,17 +125,11 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self
-            .incoming
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint =
+            self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         if !self.ahead.is_empty() {
-            let ahead: usize = self
-                .ahead
-                .iter()
-                .filter_map(|frame| frame.data_ref())
-                .map(Bytes::len)
-                .sum();
+            let ahead: usize =
+                self.ahead.iter().filter_map(|frame| frame.data_ref()).map(Bytes::len).sum();
             let exact = hint.exact().map(|rest| rest + ahead as u64);
             hint = exact.map_or_else(SizeHint::new, SizeHint::with_exact);
         }
@@ -171,17 +154,11 @@ pub enum ProxyBody {
 
 impl ProxyBody {
     pub fn own(bytes: Bytes, ticket: Ticket) -> Self {
-        Self::Own {
-            bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
-            _ticket: ticket,
-        }
+        Self::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _ticket: ticket }
     }
 
     pub fn streamed(streamed: Box<Streamed>, ticket: Ticket) -> Self {
-        Self::Streamed {
-            streamed,
-            ticket: Some(ticket),
-        }
+        Self::Streamed { streamed, ticket: Some(ticket) }
     }
 }
 
@@ -286,11 +263,7 @@ impl Streamed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.held.is_empty() {
-            self.body.size_hint()
-        } else {
-            SizeHint::new()
-        }
+        if self.held.is_empty() { self.body.size_hint() } else { SizeHint::new() }
     }
 
     /// The next frame from the upstream, driving its connection as far as that takes.
@@ -372,10 +345,7 @@ impl Streamed {
             Some((known, _)) if *known == ending => {}
             _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
         }
-        let patience = self
-            .ending
-            .as_mut()
-            .map(|(_, patience)| patience.as_mut().poll(context));
+        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
         match self.poll_upstream(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else {
@@ -408,10 +378,7 @@ impl Streamed {
             Some((known, _)) if *known == ending => {}
             _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
         }
-        let patience = self
-            .ending
-            .as_mut()
-            .map(|(_, patience)| patience.as_mut().poll(context));
+        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
         match self.poll_upstream(context) {
             Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
                 ticket.will_be(outcome(ending, ticket.class()));
@@ -483,10 +450,9 @@ fn last_event(ending: Ending, ticket: &Ticket) -> String {
             Code::Draining,
             "ebbtide: this pod went away before the call ended; it may have done some of the work",
         ),
-        Ending::UpstreamLost | Ending::TimedOut => (
-            Code::UpstreamLost,
-            "ebbtide: the server broke off in the middle of its answer",
-        ),
+        Ending::UpstreamLost | Ending::TimedOut => {
+            (Code::UpstreamLost, "ebbtide: the server broke off in the middle of its answer")
+        }
     };
     error::events(code, text, envelope.as_ref())
 }

@@ -62,11 +62,7 @@ pub async fn forward(
     context: &Context,
 ) -> Result<Answer, Failure> {
     let class = exchange.ticket.class();
-    let budget = if class.is_stream() {
-        Budget::Streams
-    } else {
-        Budget::Calls
-    };
+    let budget = if class.is_stream() { Budget::Streams } else { Budget::Calls };
     let (mut head, body) = request.into_parts();
     headers::to_upstream(&mut head, &context.forwarded_for);
     let request = Request::from_parts(head, body);
@@ -110,10 +106,7 @@ async fn send(
         _ => return Err(lost(&cause)),
     };
     let retry = unless_ended(&exchange.ticket, async {
-        let mut connection = slot
-            .fresh()
-            .await
-            .map_err(|error| Failure::not_acquired(&error))?;
+        let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
         match connection.send(request).await {
             Ok(response) => Ok((connection, response)),
             Err(error) => {
@@ -122,9 +115,7 @@ async fn send(
             }
         }
     });
-    retry
-        .await
-        .unwrap_or_else(|ending| Err(Failure::ended(ending)))
+    retry.await.unwrap_or_else(|ending| Err(Failure::ended(ending)))
 }
 
 /// A copy of the request, where it may be sent twice and the connection is one that may be stale:
@@ -133,10 +124,7 @@ fn repeatable(
     request: &Request<RequestBody>,
     connection: &Connection<RequestBody>,
 ) -> Option<Request<RequestBody>> {
-    let safe = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !safe || !connection.is_reused() || !request.body().is_end_stream() {
         return None;
     }
@@ -148,7 +136,8 @@ fn repeatable(
 }
 
 fn is_io(cause: &hyper::Error) -> bool {
-    std::error::Error::source(cause).is_some_and(|source| source.is::<std::io::Error>())
+    std::error::Error::source(cause)
+        .is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>)
 }
 
 pub fn lost(cause: &hyper::Error) -> Failure {
@@ -190,11 +179,7 @@ pub async fn receive(
             return Err(Failure::not_acquired(&error));
         }
     } else if !events && matches!(class, Class::Stream | Class::Listen) {
-        let finite = if class == Class::Stream {
-            Class::Plain
-        } else {
-            Class::Call
-        };
+        let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
         exchange.ticket.reclassify(finite);
     }
     let mut streamed = Box::new(Streamed::new(slot, connection, body, events));
@@ -233,7 +218,7 @@ async fn hold(
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(trailers) => {
-                streamed.hold(join(first, more));
+                streamed.hold(join(first, &more));
                 streamed.hold_frame(trailers);
                 return Ok(Answer::Streamed(head, streamed));
             }
@@ -244,25 +229,24 @@ async fn hold(
             more.extend_from_slice(&data);
         }
         if first.len() + more.len() > HELD {
-            streamed.hold(join(first, more));
+            streamed.hold(join(first, &more));
             return Ok(Answer::Streamed(head, streamed));
         }
     }
     streamed.finish();
-    let bytes = join(first, more);
+    let bytes = join(first, &more);
     // The length is known now, whatever the framing was.
-    head.headers
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     Ok(Answer::Whole(head, bytes))
 }
 
-fn join(first: Bytes, more: BytesMut) -> Bytes {
+fn join(first: Bytes, more: &BytesMut) -> Bytes {
     if more.is_empty() {
         return first;
     }
     let mut whole = BytesMut::with_capacity(first.len() + more.len());
     whole.extend_from_slice(&first);
-    whole.extend_from_slice(&more);
+    whole.extend_from_slice(more);
     whole.freeze()
 }
 

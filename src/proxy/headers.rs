@@ -21,10 +21,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub fn to_upstream(head: &mut request::Parts, client: &HeaderValue) {
     let trailers = strip_hop_by_hop(&mut head.headers);
     if trailers {
-        head.headers
-            .insert(TE, HeaderValue::from_static("trailers"));
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("te"));
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     origin_form(head);
     forwarded(&mut head.headers, client);
@@ -55,12 +53,10 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 /// Whether the body came in a coding that would be lost on the way.
 pub fn has_foreign_coding(headers: &HeaderMap) -> bool {
-    headers.get_all(TRANSFER_ENCODING).iter().any(|value| {
-        !value
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    })
+    headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Removes the fields that are for one connection only, also those that `Connection` names;
@@ -88,14 +84,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        TRANSFER_ENCODING,
-        TE,
-        UPGRADE,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ] {
+    for name in [CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
         headers.remove(name);
     }
     headers.remove(PROXY_AUTHENTICATE);
@@ -120,11 +109,7 @@ fn is_common(token: &[u8]) -> bool {
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|t| !t.is_empty())
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 
 /// HTTP/2 and absolute-form name the host in the target; the upstream wants it in `Host`
@@ -152,19 +137,16 @@ fn forwarded(headers: &mut HeaderMap, client: &HeaderValue) {
     if !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !headers.contains_key(&FORWARDED_HOST) {
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.insert(FORWARDED_HOST, host);
-        }
+    if !headers.contains_key(&FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
     }
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
-    let mut values: Vec<&[u8]> = headers
-        .get_all(&FORWARDED_FOR)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let mut values: Vec<&[u8]> =
+        headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     values.push(client.as_bytes());
     let joined = values.join(&b", "[..]);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
@@ -233,10 +215,7 @@ mod tests {
                 ("host", "a"),
             ],
         );
-        assert_eq!(
-            head.headers["x-forwarded-for"],
-            "203.0.113.1, 203.0.113.2, 192.0.2.7"
-        );
+        assert_eq!(head.headers["x-forwarded-for"], "203.0.113.1, 203.0.113.2, 192.0.2.7");
         assert_eq!(head.headers.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(head.headers["x-forwarded-proto"], "https");
         assert_eq!(head.headers["x-forwarded-host"], "public.example");

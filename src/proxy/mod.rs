@@ -70,10 +70,7 @@ async fn handle(
     // The ticket first, then the phase: an exchange that the driver does not see yet reads the
     // phase that the driver has published before it looked.
     let ticket = proxy.inflight.begin(class, session, target);
-    let mut exchange = Exchange {
-        ticket,
-        session: has_session,
-    };
+    let mut exchange = Exchange { ticket, session: has_session };
     let request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
     let result = match admit(&proxy, &mut exchange, request).await {
         Ok(request) if exchange.ticket.class() == Class::Tunnel => {
@@ -114,9 +111,7 @@ async fn admit(
     }
     if exchange.ticket.class() == Class::Call {
         let told = request.body_mut().read_until_told();
-        answer::unless_ended(&exchange.ticket, told)
-            .await
-            .map_err(Failure::ended)?;
+        answer::unless_ended(&exchange.ticket, told).await.map_err(Failure::ended)?;
         if let Some(message) = exchange.ticket.envelope().as_ref().and_then(|e| e.first()) {
             let class = exchange.ticket.class().refine(message);
             exchange.ticket.reclassify(class);

@@ -41,8 +41,7 @@ pub async fn forward(
     let client = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();
     headers::to_upstream(&mut head, &context.forwarded_for);
-    head.headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(header::UPGRADE, protocol);
     let request = Request::from_parts(head, body);
     let talk = unless_ended(&exchange.ticket, async {
@@ -66,20 +65,12 @@ pub async fn forward(
     let (mut head, _) = response.into_parts();
     let protocol = head.headers.get(header::UPGRADE).cloned();
     headers::to_client(&mut head);
-    head.headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(header::UPGRADE, protocol);
     }
     let upgraded = connection.into_upgraded();
-    Ok(Answer::Switched(
-        head,
-        Box::new(Tunnel {
-            client,
-            upgraded,
-            slot,
-        }),
-    ))
+    Ok(Answer::Switched(head, Box::new(Tunnel { client, upgraded, slot })))
 }
 
 /// Two connections that have left HTTP, or are about to.

@@ -34,7 +34,7 @@ impl Accept for Tcp {
         // Events leave at once, and a client whose node is gone does not stay for ever. A socket
         // that refuses either is one that is gone.
         drop(stream.set_nodelay(true));
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_mins(1));
         drop(SockRef::from(&stream).set_tcp_keepalive(&keepalive));
         Ok((Box::new(stream), remote))
     }

@@ -106,9 +106,7 @@ async fn http1<H: Handler>(
     if limits.max_headers >= 100 {
         builder.max_headers(limits.max_headers + 1);
     }
-    let mut connection = builder
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
+    let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut head_timer = pin!(sleep_until(head_by));
     let mut in_head = true;
     let mut close = pin!(closing(&mut stages));
@@ -127,9 +125,7 @@ async fn http1<H: Handler>(
         // Armed only while a head is under way; a head that comes whole never gets here.
         let now_in_head = watched.in_head();
         if now_in_head && !in_head {
-            head_timer
-                .as_mut()
-                .reset(Instant::now() + limits.header_timeout);
+            head_timer.as_mut().reset(Instant::now() + limits.header_timeout);
         }
         in_head = now_in_head;
         if in_head && head_timer.as_mut().poll(task).is_ready() {
@@ -138,25 +134,23 @@ async fn http1<H: Handler>(
         Poll::Pending
     })
     .await;
-    match refusal {
-        Some(refusal) => {
-            // In the middle of an earlier answer only the close is left.
-            if !context.is_busy() {
-                if let Some(parts) = connection.into_parts() {
-                    refuse(parts.io.into_inner().into_inner(), refusal).await;
-                }
-            }
-            Some(refusal.name())
+    if let Some(refusal) = refusal {
+        // In the middle of an earlier answer only the close is left.
+        if !context.is_busy()
+            && let Some(parts) = connection.into_parts()
+        {
+            refuse(parts.io.into_inner().into_inner(), refusal).await;
         }
-        None => {
-            if let Some(tunnel) = context.take_tunnel() {
-                tunnel.await;
-            }
-            None
+        Some(refusal.name())
+    } else {
+        if let Some(tunnel) = context.take_tunnel() {
+            tunnel.await;
         }
+        None
     }
 }
 
+#[allow(clippy::type_complexity, reason = "an alias could not hide the opaque future")]
 fn service<H: Handler>(
     handler: H,
     context: &Arc<Context>,
@@ -186,7 +180,7 @@ async fn http2<H: Handler>(
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(Duration::from_secs(60));
+        .keep_alive_interval(Duration::from_mins(1));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut announced = false;
     let mut changes = stages.clone();

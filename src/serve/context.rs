@@ -75,10 +75,7 @@ impl Context {
     }
 
     pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -97,11 +97,7 @@ pub struct Framing {
 impl Framing {
     #[must_use]
     pub fn new(max_bytes: usize, max_fields: usize) -> Self {
-        Self {
-            state: State::Head(Head::default()),
-            max_bytes,
-            max_fields,
-        }
+        Self { state: State::Head(Head::default()), max_bytes, max_fields }
     }
 
     /// Whether a head has begun and not ended.
@@ -125,9 +121,7 @@ impl Framing {
                     rest
                 }
                 State::Sized(left) => {
-                    let taken = bytes
-                        .len()
-                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= taken as u64;
                     if *left == 0 {
                         self.state = State::Head(Head::default());
@@ -203,9 +197,7 @@ impl Head {
             None => return Ok(true),
             Some(b'c' | b'C') if self.fields > 0 => {
                 if let Some(value) = field(line, b"content-length") {
-                    let length = std::str::from_utf8(value)
-                        .ok()
-                        .and_then(|text| text.parse().ok());
+                    let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     if self.length.is_some() && self.length != length {
                         return Err(Refusal::TwoLengths);
                     }
@@ -235,9 +227,7 @@ impl Head {
 impl Chunk {
     fn feed<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], Option<State>) {
         if let Chunk::Data(left) = self {
-            let taken = bytes
-                .len()
-                .min(usize::try_from(*left).unwrap_or(usize::MAX));
+            let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
             *left -= taken as u64;
             if *left == 0 {
                 *self = Chunk::DataEnd;
@@ -309,18 +299,10 @@ mod tests {
             "transfer-encoding: chunked\r\nCONTENT-LENGTH: 5\r\n\r\n",
             "Transfer-Encoding : chunked\r\nContent-Length:5\n\n",
         ] {
-            for before in [
-                "",
-                "\r\n",
-                "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
-            ] {
+            for before in ["", "\r\n", "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"] {
                 for split in [1, 2, 3, 7, 1000] {
                     let text = format!("{before}{POST}{fields}");
-                    assert_eq!(
-                        follow(&text, split).0,
-                        Err(Refusal::TwoFramings),
-                        "{text:?}"
-                    );
+                    assert_eq!(follow(&text, split).0, Err(Refusal::TwoFramings), "{text:?}");
                 }
             }
         }

@@ -25,25 +25,16 @@ pub struct Watched {
 impl Watched {
     #[must_use]
     pub fn new(framing: Framing) -> Arc<Self> {
-        Arc::new(Self {
-            framing: Mutex::new((framing, None)),
-        })
+        Arc::new(Self { framing: Mutex::new((framing, None)) })
     }
 
     /// Why nothing is read any more, if so.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.framing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
+        self.framing.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     pub fn in_head(&self) -> bool {
-        self.framing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .in_head()
+        self.framing.lock().unwrap_or_else(PoisonError::into_inner).0.in_head()
     }
 
     fn feed(&self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -63,11 +54,7 @@ impl Guarded {
     /// `prefix` is read again before the rest.
     #[must_use]
     pub fn new(io: BoxedIo, prefix: Vec<u8>, watched: Option<Arc<Watched>>) -> Self {
-        Self {
-            io,
-            prefix,
-            watched,
-        }
+        Self { io, prefix, watched }
     }
 
     #[must_use]
@@ -83,11 +70,7 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this
-            .watched
-            .as_ref()
-            .is_some_and(|watched| watched.refusal().is_some())
-        {
+        if this.watched.as_ref().is_some_and(|watched| watched.refusal().is_some()) {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -104,12 +87,12 @@ impl AsyncRead for Guarded {
                 this.prefix = Vec::new();
             }
         }
-        if let Some(watched) = &this.watched {
-            if watched.feed(&buffer.filled()[before..]).is_err() {
-                buffer.set_filled(before);
-                // The connection's task looks after every poll, and this is in one.
-                return Poll::Pending;
-            }
+        if let Some(watched) = &this.watched
+            && watched.feed(&buffer.filled()[before..]).is_err()
+        {
+            buffer.set_filled(before);
+            // The connection's task looks after every poll, and this is in one.
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }

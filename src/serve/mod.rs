@@ -114,9 +114,7 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
 
 /// Waits until the port is to close; when all its connections have to be gone.
 async fn closing(stages: &mut watch::Receiver<Stage>) -> Instant {
-    let stage = stages
-        .wait_for(|stage| matches!(stage, Stage::Close(_)))
-        .await;
+    let stage = stages.wait_for(|stage| matches!(stage, Stage::Close(_))).await;
     match stage.as_deref() {
         Ok(Stage::Close(at)) => *at,
         // Nobody is left who could say it.
@@ -152,11 +150,7 @@ fn admit<H: Handler>(
         return;
     }
     event("accepted");
-    let counted = Open::new(
-        open,
-        port.counted
-            .then(|| port.metrics.inbound_connections.clone()),
-    );
+    let counted = Open::new(open, port.counted.then(|| port.metrics.inbound_connections.clone()));
     let limits = port.limits;
     let (stages, handler) = (port.stages.clone(), port.handler.clone());
     let metrics = port.counted.then(|| Arc::clone(&port.metrics));
@@ -193,10 +187,7 @@ impl Open {
         if let Some(gauge) = &gauge {
             gauge.inc();
         }
-        Self {
-            open: Arc::clone(open),
-            gauge,
-        }
+        Self { open: Arc::clone(open), gauge }
     }
 }
 

@@ -21,10 +21,7 @@ pub fn start(level: Level, format: Format) {
         .with_target(false);
     let set = match format {
         Format::Json => {
-            let subscriber = subscriber
-                .json()
-                .flatten_event(true)
-                .with_current_span(false);
+            let subscriber = subscriber.json().flatten_event(true).with_current_span(false);
             tracing::subscriber::set_global_default(subscriber.with_span_list(false).finish())
         }
         Format::Text => tracing::subscriber::set_global_default(subscriber.finish()),

@@ -92,11 +92,8 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let keep = Keep(&registry);
-        let requests = keep.counters(
-            "requests_total",
-            "Exchanges by class and result.",
-            &["class", "result"],
-        );
+        let requests =
+            keep.counters("requests_total", "Exchanges by class and result.", &["class", "result"]);
         let duration = keep.histograms(
             "request_duration_seconds",
             "From the request's head to the end of its answer, by class.",
@@ -104,13 +101,9 @@ impl Metrics {
         );
         let in_flight = keep.gauges("in_flight", "Exchanges in flight by class.", &["class"]);
         let by_class = |class: &Class| [class.name()];
-        keep.gauges(
-            "build_info",
-            "Always 1; the label tells the version.",
-            &["version"],
-        )
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
+        keep.gauges("build_info", "Always 1; the label tells the version.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         let metrics = Self {
             requests: Class::ALL
                 .iter()
@@ -189,16 +182,12 @@ impl Metrics {
     /// Marks the phase that holds now, out of all.
     pub fn phase(&self, all: &[&str], now: &str) {
         for phase in all {
-            self.phase
-                .with_label_values(&[*phase])
-                .set(i64::from(*phase == now));
+            self.phase.with_label_values(&[*phase]).set(i64::from(*phase == now));
         }
     }
 
     pub fn phase_took(&self, phase: &str, took: Duration) {
-        self.phase_duration
-            .with_label_values(&[phase])
-            .set(took.as_secs_f64());
+        self.phase_duration.with_label_values(&[phase]).set(took.as_secs_f64());
     }
 
     /// The text that `GET /metrics` answers (Prometheus exposition format 0.0.4).
@@ -258,9 +247,8 @@ impl Keep<'_> {
 }
 
 /// Seconds: tools take from a millisecond to minutes.
-const BUCKETS: &[f64] = &[
-    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-];
+const BUCKETS: &[f64] =
+    &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 #[cfg(test)]
 mod tests {
@@ -274,12 +262,7 @@ mod tests {
         for family in metrics.registry.gather() {
             assert!(family.name().starts_with("ebbtide_"), "{}", family.name());
             let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
-            assert_eq!(
-                counter,
-                family.name().ends_with("_total"),
-                "{}",
-                family.name()
-            );
+            assert_eq!(counter, family.name().ends_with("_total"), "{}", family.name());
         }
         let text = String::from_utf8(metrics.text()).unwrap();
         assert!(

@@ -1,0 +1,34 @@
+# Everything that CI runs is a target here, and everything here runs on any machine.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help demo build test lint bench docs tools
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: ## Play a rolling update on this machine, without and with ebbtide
+	@$(CARGO) build --release --quiet
+	@target/release/ebbtide demo
+
+build: ## Build the release binary
+	$(CARGO) build --release --locked
+
+test: ## Run every level of tests whose needs are there; with CI=true all of them
+	@tests/run
+
+lint: ## Formatting, clippy with warnings denied, dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then \
+	  cargo deny --offline check bans licenses sources; \
+	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
+
+bench: ## Compare with nginx, HAProxy and a naive proxy: ratios in one run, to docs/performance.md
+	$(CARGO) build --release --locked
+	$(CARGO) bench --bench proxies -- $(BENCH)
+
+docs: ## Write docs/settings.md anew from the table of settings
+	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- every_setting_is_documented
