@@ -1,0 +1,10 @@
+//! The real binary against scripted servers and clients on loopback: what no SDK would send.
+//!
+//! Never waits for a time: only for bytes, a line or an end, each bounded so that a hang fails.
+
+mod harness;
+
+mod bad_input;
+mod drain;
+mod settings;
+mod wrapper;
