@@ -86,6 +86,7 @@ impl Driver {
             phase: Phase::Starting,
             trigger: None,
             timeline: None,
+            last_call: None,
             report: None,
         });
         metrics.phase(&Phase::ALL.map(Phase::name), Phase::Starting.name());
@@ -221,11 +222,13 @@ impl Driver {
             self.stream_batch = self.spread(now);
         }
         let report = (phase == Phase::Drained).then(|| Arc::new(self.report()));
+        let last_call = self.facts.timeline.map(|timeline| timeline.last_call(now));
         // Published before anything is told to end: an exchange that begins now reads it.
         self.snapshots.send_replace(Snapshot {
             phase,
             trigger: self.trigger,
             timeline: self.facts.timeline,
+            last_call: last_call.filter(|_| phase == Phase::Draining),
             report,
         });
         self.metrics.phase(&Phase::ALL.map(Phase::name), phase.name());

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub phase: Phase,
     pub trigger: Option<Trigger>,
     pub timeline: Option<Timeline>,
+    /// From when on an idle session gets no further call; set with `Draining`.
+    pub last_call: Option<Instant>,
     /// Set with `Drained`.
     pub report: Option<Arc<Report>>,
 }

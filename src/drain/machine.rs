@@ -170,7 +170,8 @@ mod tests {
         for phase in [Phase::Withdrawing, Phase::Draining, Phase::Cutting] {
             let facts = facts(phase, now);
             let at = wake_at(&facts).unwrap();
-            assert_eq!(step(at - Duration::from_millis(1), &facts), None);
+            let before = at.checked_sub(Duration::from_millis(1)).unwrap();
+            assert_eq!(step(before, &facts), None);
             assert!(step(at, &facts) > Some(phase));
         }
     }

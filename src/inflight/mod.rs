@@ -205,6 +205,18 @@ impl Inflight {
             .count()
     }
 
+    /// Whether the ticket's session has something else in flight that has an end.
+    #[must_use]
+    pub fn is_pending_beside(&self, ticket: &Ticket) -> bool {
+        let entries = lock(&self.0.entries);
+        entries.iter().any(|(key, entry)| {
+            key != ticket.key
+                && entry.session.is_some()
+                && entry.session == ticket.entry.session
+                && !entry.class().is_stream()
+        })
+    }
+
     /// Everything in flight, the oldest first.
     #[must_use]
     pub fn exchanges(&self) -> Vec<Exchange> {

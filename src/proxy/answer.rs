@@ -59,11 +59,15 @@ impl Failure {
         }
     }
 
-    /// Refused by the phase.
-    pub fn draining(phase: Phase) -> Self {
+    /// Refused by the phase. `over`: it belongs to a legacy session that ends now.
+    pub fn draining(phase: Phase, over: bool) -> Self {
         let text = format!("this pod is going away ({}); try again", phase.name());
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { retry: true, ..Self::new(status, Code::Draining, Outcome::Refused, text) }
+        let failure = Self::new(status, Code::Draining, Outcome::Refused, text);
+        // 404 is how the specification says that a session is over (2025-11-25, Session
+        // Management); a client that keeps to it initialises anew, elsewhere.
+        let rpc_status = if over { StatusCode::NOT_FOUND } else { failure.rpc_status };
+        Self { retry: true, rpc_status, ..failure }
     }
 
     /// Told to end before there was an answer.

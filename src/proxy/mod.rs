@@ -14,12 +14,13 @@ use std::{future::Future, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use self::answer::Failure;
 pub use self::body::{ProxyBody, RequestBody};
 use crate::{
     drain::{
-        DrainWatch,
+        DrainWatch, Phase,
         policy::{self, Decision},
     },
     inflight::{Inflight, Ticket},
@@ -106,7 +107,8 @@ async fn admit(
         ));
     }
     let mut phase = proxy.drain.phase();
-    if policy::decide(phase, Class::Initialize, exchange.session) == Decision::Forward {
+    if phase < Phase::Draining {
+        // Every class is served, so nobody has to know which it is.
         return Ok(request);
     }
     if exchange.ticket.class() == Class::Call {
@@ -118,8 +120,21 @@ async fn admit(
         }
         phase = proxy.drain.phase();
     }
-    match policy::decide(phase, exchange.ticket.class(), exchange.session) {
+    let class = exchange.ticket.class();
+    // Never while something of it is pending: that would end in the middle of something.
+    let idle = exchange.session && !proxy.inflight.is_pending_beside(&exchange.ticket);
+    let late = || {
+        let last_call = proxy.drain.snapshot().last_call;
+        class == Class::Call && last_call.is_some_and(|at| Instant::now().into_std() >= at)
+    };
+    match policy::decide(phase, class, exchange.session) {
+        Decision::Forward if idle && late() => {
+            Err(Failure::draining(phase, true).with_body(request.into_body()))
+        }
         Decision::Forward => Ok(request),
-        Decision::Refuse => Err(Failure::draining(phase).with_body(request.into_body())),
+        Decision::Refuse => {
+            let over = idle && phase == Phase::Drained;
+            Err(Failure::draining(phase, over).with_body(request.into_body()))
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Never waits for a time: only for bytes, a line or an end, each bounded so that a hang fails.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 mod bad_input;

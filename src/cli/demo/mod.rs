@@ -1,9 +1,103 @@
+//! `ebbtide demo`: a rolling update under load on this machine, without ebbtide and with it.
+//!
+//! Never scripts an outcome: real processes, real signals, real connections. Loopback only.
+
+mod balancer;
+mod clients;
+mod kubelet;
+mod picture;
+mod server;
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::time::{Instant, sleep};
+
+pub use self::server::run as server;
+use self::{
+    balancer::Balancer,
+    clients::{Call, Tally},
+    kubelet::Kubelet,
+    picture::Run,
+};
+use crate::tasks::Group;
+
 pub struct Options {
     pub json: bool,
 }
-pub async fn run(_: Options) -> anyhow::Result<bool> {
-    anyhow::bail!("not yet")
+
+/// Traffic before the first pod is rolled, and after the last.
+const MARGIN: Duration = Duration::from_millis(1200);
+
+/// Plays both runs; whether the one with ebbtide lost nothing.
+pub async fn run(options: Options) -> Result<bool> {
+    let without = play(false, options.json).await.context("the run without ebbtide")?;
+    let with = play(true, options.json).await.context("the run with ebbtide")?;
+    let clean = with.lost() == 0;
+    if options.json {
+        println!("{}", serde_json::json!({ "without": without.json(), "with": with.json() }));
+    } else {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", picture::draw(&without, &with, colour));
+    }
+    Ok(clean)
 }
-pub async fn server(_: u16) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+
+async fn play(protected: bool, quiet: bool) -> Result<Run> {
+    let began = Instant::now();
+    let tally = Arc::new(Tally::new(began));
+    let balancer = Arc::new(Balancer::bind().await?);
+    let mut group = Group::default();
+    group.spawn("balancer", Arc::clone(&balancer).run());
+    let mut kubelet = Kubelet::new(protected, Arc::clone(&balancer), began);
+    kubelet.start_pod("mcp-0").await?;
+    kubelet.start_pod("mcp-1").await?;
+    clients::start(&mut group, balancer.port(), &tally);
+    let show = !quiet && std::io::stderr().is_terminal();
+    let roll = async {
+        sleep(MARGIN).await;
+        kubelet.replace(0, "mcp-2").await?;
+        kubelet.replace(1, "mcp-3").await?;
+        sleep(MARGIN).await;
+        tally.stop();
+        // Calls that run when the play is over end by themselves, or count as hung.
+        tally.idle().await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = roll => result?,
+        () = live(&tally, protected, show, began) => {}
+    }
+    if show {
+        eprint!("\r\x1b[2K");
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let pods = kubelet.finish().await;
+    Ok(Run { protected, seconds, pods, calls: tally.calls(), sessions_lost: tally.sessions_lost() })
+}
+
+/// One line that tells what happens, until dropped.
+async fn live(tally: &Tally, protected: bool, show: bool, began: Instant) {
+    loop {
+        if show {
+            let calls = tally.calls();
+            let lost = calls.iter().filter(|call| call.is_lost()).count();
+            let how = if protected { "with ebbtide   " } else { "without ebbtide" };
+            let ok = calls.len() - lost;
+            let seconds = began.elapsed().as_secs_f64();
+            eprint!("\r\x1b[2K  rolling {how}  {seconds:4.1} s   {ok} calls ok, {lost} lost");
+            let _ = std::io::stderr().flush();
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+impl Call {
+    fn is_lost(&self) -> bool {
+        self.end != clients::End::Ok
+    }
 }
