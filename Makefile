@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo build test lint bench docs tools
+.PHONY: help demo build test lint docs
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -25,10 +25,6 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	@if command -v cargo-deny >/dev/null; then \
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
-
-bench: ## Compare with nginx, HAProxy and a naive proxy: ratios in one run, to docs/performance.md
-	$(CARGO) build --release --locked
-	$(CARGO) bench --bench proxies -- $(BENCH)
 
 docs: ## Write docs/settings.md anew from the table of settings
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- every_setting_is_documented
