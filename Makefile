@@ -11,7 +11,7 @@ help: ## Show the targets
 
 demo: ## Play a rolling update on this machine, without and with ebbtide
 	@$(CARGO) build --release --quiet
-	@target/release/ebbtide demo
+	@$${CARGO_TARGET_DIR:-target}/release/ebbtide demo
 
 build: ## Build the release binary
 	$(CARGO) build --release --locked

@@ -180,7 +180,7 @@ fn every_setting_is_documented() {
             "{} says too little",
             setting.name
         );
-        page += &format!(
+        let row = format!(
             "| `{}` | `{} {}` | `{}` | {} | {} |\n",
             setting.name,
             ebbtide::config::flag(setting.name),
@@ -189,6 +189,7 @@ fn every_setting_is_documented() {
             setting.default.map_or("–".into(), |default| format!("`{default}`")),
             setting.help
         );
+        page.push_str(&row);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
     if std::env::var_os("EBBTIDE_WRITE_DOCS").is_some() {
