@@ -177,6 +177,31 @@ fn the_cut_gives_every_call_its_own_error() {
     assert!(report.contains("\"cut\":5") && report.contains("tools/call"), "{report}");
 }
 
+/// A client that calls without pause does not hold the pod to the cut: its last call ends, and
+/// then its session.
+#[test]
+fn an_idle_session_is_over_before_the_cut() {
+    let (port, gate) = gated();
+    let mut ebbtide = Ebbtide::start(port, &["--drain-timeout", "6s"]);
+    let mut held = begin(&ebbtide, &call("1", "Mcp-Session-Id: busy\r\nX: hold\r\n"), "");
+    ebbtide.until(|status| status["in_flight"]["finite"] == 1);
+    ebbtide.signal("-TERM");
+    ebbtide.until_phase("Draining");
+    let last = loop {
+        let answer = ebbtide.ask(&call("2", "Mcp-Session-Id: idle\r\n"));
+        if !answer.starts_with("HTTP/1.1 200") {
+            break answer;
+        }
+        assert!(answer.ends_with("{}"), "cut before it was over: {answer}");
+    };
+    assert!(last.starts_with("HTTP/1.1 404") && last.contains("-32010"), "{last}");
+    // The session with a call in flight is not over, and gets another call.
+    assert!(ebbtide.ask(&call("3", "Mcp-Session-Id: busy\r\n")).ends_with("{}"));
+    gate.open();
+    assert!(rest(&mut held).ends_with("{}"));
+    assert_eq!(ebbtide.ended().code(), Some(0));
+}
+
 #[test]
 fn a_second_signal_cuts_at_once() {
     let (port, _gate) = gated();
