@@ -8,5 +8,6 @@ mod harness;
 
 mod bad_input;
 mod drain;
+mod http;
 mod settings;
 mod wrapper;
