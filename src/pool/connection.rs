@@ -20,7 +20,8 @@ use super::{BoxedIo, Budget, Closed, Outgoing, counts::Tally};
 /// A connection, and whether it had served an exchange before.
 pub struct Connection<B: Outgoing> {
     sender: http1::SendRequest<B>,
-    driver: http1::Connection<TokioIo<BoxedIo>, B>,
+    /// Boxed, since the connection moves through many futures, each of which would hold room.
+    driver: Box<http1::Connection<TokioIo<BoxedIo>, B>>,
     ended: bool,
     reused: bool,
     counted: Counted,
@@ -48,6 +49,7 @@ impl<B: Outgoing> Connection<B> {
         let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
         tally.created();
         let counted = Counted { tally, closing: Closed::Abandoned };
+        let driver = Box::new(driver);
         Ok(Self { sender, driver, ended: false, reused: false, counted })
     }
 
@@ -78,7 +80,7 @@ impl<B: Outgoing> Connection<B> {
     /// has to call this from the same `poll`.
     pub fn poll_driver(&mut self, context: &mut Context<'_>) {
         // How it ended reaches the user through the response or its body.
-        self.ended = self.ended || Pin::new(&mut self.driver).poll(context).is_ready();
+        self.ended = self.ended || Pin::new(&mut *self.driver).poll(context).is_ready();
     }
 
     /// Sends a request and resolves with the head of its answer. Dropping the future spoils the
@@ -90,7 +92,7 @@ impl<B: Outgoing> Connection<B> {
         let Self { sender, driver, ended, .. } = self;
         let mut response = pin!(sender.try_send_request(request));
         std::future::poll_fn(move |context| {
-            *ended = *ended || Pin::new(&mut *driver).poll(context).is_ready();
+            *ended = *ended || Pin::new(&mut **driver).poll(context).is_ready();
             match response.as_mut().poll(context) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => {

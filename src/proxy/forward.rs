@@ -105,7 +105,7 @@ async fn send(
         Some(request) if reused => request,
         _ => return Err(lost(&cause)),
     };
-    let retry = unless_ended(&exchange.ticket, async {
+    let retry = Box::pin(unless_ended(&exchange.ticket, async {
         let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
         match connection.send(request).await {
             Ok(response) => Ok((connection, response)),
@@ -114,7 +114,7 @@ async fn send(
                 Err(lost(&error.cause))
             }
         }
-    });
+    }));
     retry.await.unwrap_or_else(|ending| Err(Failure::ended(ending)))
 }
 

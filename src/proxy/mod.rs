@@ -51,7 +51,9 @@ impl Handler for Arc<Proxy> {
         request: Request<Incoming>,
         context: Arc<Context>,
     ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static {
-        handle(self, request, context)
+        // Boxed as a whole: it is gone once the answer's head is out, and an open stream does not
+        // hold its room.
+        Box::pin(handle(self, request, context))
     }
 }
 
@@ -75,7 +77,7 @@ async fn handle(
     let request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
     let result = match admit(&proxy, &mut exchange, request).await {
         Ok(request) if exchange.ticket.class() == Class::Tunnel => {
-            tunnel::forward(&proxy, &mut exchange, request, &context).await
+            Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
         }
         Ok(request) => forward::forward(&proxy, &mut exchange, request, &context).await,
         Err(failure) => Err(failure),
@@ -83,7 +85,7 @@ async fn handle(
     let phase = proxy.drain.phase();
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
-        Err(failure) => failure.into_response(exchange).await,
+        Err(failure) => Box::pin(failure.into_response(exchange)).await,
     };
     if policy::announces_close(phase, has_session) && response.status().as_u16() != 101 {
         headers::announce_close(response.headers_mut());
@@ -95,7 +97,7 @@ async fn handle(
 async fn admit(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::refused_method());
@@ -106,11 +108,22 @@ async fn admit(
             "the only Transfer-Encoding that is understood here is `chunked`",
         ));
     }
-    let mut phase = proxy.drain.phase();
+    let phase = proxy.drain.phase();
     if phase < Phase::Draining {
         // Every class is served, so nobody has to know which it is.
         return Ok(request);
     }
+    // Boxed, as every rare way is: most requests should not pay for its room.
+    Box::pin(decide(proxy, exchange, request, phase)).await
+}
+
+/// Whether the exchange is served once the drain refuses some.
+async fn decide(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Request<RequestBody>,
+    mut phase: Phase,
+) -> Result<Request<RequestBody>, Failure> {
     if exchange.ticket.class() == Class::Call {
         let told = request.body_mut().read_until_told();
         answer::unless_ended(&exchange.ticket, told).await.map_err(Failure::ended)?;

@@ -57,7 +57,8 @@ pub async fn run<H: Handler>(
     match begin {
         Ok(Some((prefix, true))) => {
             let io = Guarded::new(io, prefix, None);
-            http2(io, limits, stages, handler, context).await;
+            // Boxed: an HTTP/1.1 connection does not pay for what it never becomes.
+            Box::pin(http2(io, limits, stages, handler, context)).await;
             None
         }
         Ok(Some((prefix, false))) => {
@@ -209,7 +210,7 @@ pub(super) async fn last_words(io: &mut BoxedIo, answer: &[u8]) {
     let talk = async {
         io.write_all(answer).await?;
         io.shutdown().await?;
-        let mut rest = [0; 4096];
+        let mut rest = vec![0; 4096];
         // Bounded twice: a client that sends for ever is not listened to for ever.
         for _ in 0..256 {
             if io.read(&mut rest).await? == 0 {
