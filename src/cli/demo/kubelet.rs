@@ -29,7 +29,7 @@ use crate::{cli::client::ask, tasks::Group};
 /// How far the endpoints lag behind the deletion of a pod.
 const LAG: Duration = Duration::from_millis(900);
 /// The pods' grace period.
-const GRACE: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(10);
 /// Only a pod that does not work takes so long to start.
 const START: Duration = Duration::from_secs(20);
 
@@ -118,7 +118,7 @@ impl Kubelet {
                 "--settle",
                 "1200ms",
                 "--grace",
-                "8s",
+                "10s",
             ])?;
             (data, Some(sidecar))
         } else {
