@@ -13,10 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{
-    Exchange,
-    body::{ProxyBody, RequestBody},
-};
+use super::{Exchange, body::ProxyBody, request_body::RequestBody};
 use crate::{
     drain::Phase,
     inflight::{Ending, Ticket},

@@ -1,5 +1,5 @@
-//! The two bodies on their way: the request's, which is noted as it passes, and the answer's,
-//! which drives its own connection and ends properly whatever happens.
+//! The answer's body on its way to the client: it drives its own connection to the upstream, and
+//! ends properly whatever happens.
 //!
 //! Never ends a stream of events in the middle of one, if it can be helped; never pretends that a
 //! broken answer is whole.
@@ -8,7 +8,6 @@ use std::{
     collections::VecDeque,
     future::{Future as _, poll_fn},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,8 +17,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
+use super::request_body::{FrameResult, RequestBody};
 use crate::{
-    inflight::{Ending, Entry, Ticket},
+    inflight::{Ending, Ticket},
     mcp::{
         Class,
         error::{self, Code},
@@ -30,7 +30,6 @@ use crate::{
     telemetry::metrics::Outcome,
 };
 
-type FrameResult = Result<Frame<Bytes>, hyper::Error>;
 type AnswerFrame = Result<Frame<Bytes>, Broken>;
 
 /// Why an answer is not whole: the client sees its connection break, and nothing that looks like
@@ -45,98 +44,6 @@ pub enum Broken {
 
 /// How long an event under way may take to end once the stream is to end.
 const EVENT_PATIENCE: Duration = Duration::from_millis(300);
-/// Most bytes of a body that is read before it is forwarded, while it does not tell what it is.
-const READ_AHEAD: usize = 256 * 1024;
-
-/// A request's body. What passes is noted for whoever has to name or answer the exchange.
-pub struct RequestBody {
-    incoming: Option<Incoming>,
-    entry: Option<Arc<Entry>>,
-    /// Read ahead to learn what the message is.
-    ahead: VecDeque<Frame<Bytes>>,
-}
-
-impl RequestBody {
-    #[must_use]
-    pub fn new(incoming: Incoming, entry: Arc<Entry>) -> Self {
-        Self { incoming: Some(incoming), entry: Some(entry), ahead: VecDeque::new() }
-    }
-
-    #[must_use]
-    pub fn empty() -> Self {
-        Self { incoming: None, entry: None, ahead: VecDeque::new() }
-    }
-
-    /// Reads ahead until the method is known, or as far as is reasonable.
-    pub async fn read_until_told(&mut self) {
-        let mut read = 0;
-        while read <= READ_AHEAD && !self.entry.as_ref().is_none_or(|entry| entry.is_told()) {
-            match poll_fn(|context| self.poll_incoming(context)).await {
-                Some(Ok(frame)) => {
-                    read += frame.data_ref().map_or(0, Bytes::len);
-                    self.ahead.push_back(frame);
-                }
-                // An error is met again by whoever forwards.
-                Some(Err(_)) | None => return,
-            }
-        }
-    }
-
-    /// Reads the rest for the id in it, and drops it.
-    pub async fn read_until_whole(&mut self) {
-        self.ahead.clear();
-        while !self.entry.as_ref().is_none_or(|entry| entry.is_whole()) {
-            if !matches!(poll_fn(|context| self.poll_incoming(context)).await, Some(Ok(_))) {
-                return;
-            }
-        }
-    }
-
-    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(incoming).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let (Some(data), Some(entry)) = (frame.data_ref(), &self.entry)
-        {
-            entry.note(data);
-        }
-        polled
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<FrameResult>> {
-        match self.ahead.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => self.poll_incoming(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let mut hint =
-            self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
-        if !self.ahead.is_empty() {
-            let ahead: usize =
-                self.ahead.iter().filter_map(|frame| frame.data_ref()).map(Bytes::len).sum();
-            let exact = hint.exact().map(|rest| rest + ahead as u64);
-            hint = exact.map_or_else(SizeHint::new, SizeHint::with_exact);
-        }
-        hint
-    }
-}
-
 /// An answer's body.
 pub enum ProxyBody {
     /// Known whole. The ticket lives until the bytes are handed over.

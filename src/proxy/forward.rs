@@ -9,8 +9,9 @@ use hyper::body::Incoming;
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    body::{ProxyBody, RequestBody, Streamed, next_frame},
+    body::{ProxyBody, Streamed, next_frame},
     headers,
+    request_body::RequestBody,
     tunnel::Tunnel,
 };
 use crate::{

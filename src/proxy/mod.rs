@@ -8,6 +8,7 @@ mod answer;
 mod body;
 mod forward;
 mod headers;
+mod request_body;
 mod tunnel;
 
 use std::{future::Future, sync::Arc};
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::answer::Failure;
-pub use self::body::{ProxyBody, RequestBody};
+pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
     drain::{
         DrainWatch, Phase,

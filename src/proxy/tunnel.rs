@@ -13,9 +13,9 @@ use tokio::io::{AsyncWriteExt, copy, split};
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    body::RequestBody,
     forward::{self, Answer},
     headers,
+    request_body::RequestBody,
 };
 use crate::{
     inflight::{Ending, Ticket},
