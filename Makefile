@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo build test lint docs
+.PHONY: help demo build test lint docs bench
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -20,11 +20,17 @@ test: ## Run every level of tests whose needs are there; with CI=true all of the
 	@tests/run
 
 lint: ## Formatting, clippy with warnings denied, dependencies
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then \
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
 
 docs: ## Write docs/settings.md anew from the table of settings
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- every_setting_is_documented
+
+# Built one by one: together they would share the features of their dependencies.
+bench: ## Compare with nginx, HAProxy and a naive proxy, and write docs/performance.md
+	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --package ebbtide-bench
+	@bin=$${CARGO_TARGET_DIR:-target}/release; $$bin/ebbtide-bench --ebbtide $$bin/ebbtide --output docs/performance.md

@@ -1,0 +1,118 @@
+//! The clients: plain bytes on keep-alive connections, so that they cost little beside what is
+//! measured.
+//!
+//! Never follows more of HTTP than the answers of `upstream` need.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// Connections that call at the same time.
+pub const CONNECTIONS: usize = 64;
+
+/// Only a contender that hangs takes so long.
+const HANG: Duration = Duration::from_mins(1);
+
+/// What a call looks like: 300 bytes of body or 4 KiB, under the headers that MCP clients send.
+pub fn post(path: &str, size: usize) -> Vec<u8> {
+    let (before, after) = (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":""#,
+        r#""}}}"#,
+    );
+    let body = format!("{before}{}{after}", "x".repeat(size - before.len() - after.len()));
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: mcp.example.com\r\naccept: application/json, \
+         text/event-stream\r\ncontent-type: application/json\r\nmcp-protocol-version: \
+         2025-11-25\r\nmcp-session-id: 0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11\r\nuser-agent: \
+         node\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Makes that many calls over all connections together; fails when one is not answered by 200.
+pub async fn calls(port: u16, number: usize, path: &str, size: usize) -> anyhow::Result<()> {
+    let request: std::sync::Arc<[u8]> = post(path, size).into();
+    let mut connections = JoinSet::new();
+    for index in 0..CONNECTIONS {
+        let share = number / CONNECTIONS + usize::from(index < number % CONNECTIONS);
+        let request = std::sync::Arc::clone(&request);
+        connections.spawn(async move {
+            let mut stream = connect(port).await?;
+            let mut buffer = vec![0; 16 * 1024];
+            for _ in 0..share {
+                stream.write_all(&request).await?;
+                answer(&mut stream, &mut buffer).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+    while let Some(ended) = connections.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+pub async fn connect(port: u16) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Reads one whole answer with a Content-Length.
+pub async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {
+    let mut filled = 0;
+    let mut whole = usize::MAX;
+    while filled < whole {
+        let read = timeout(HANG, stream.read(&mut buffer[filled..])).await??;
+        ensure!(read > 0, "the connection was closed before the answer was whole");
+        filled += read;
+        if whole == usize::MAX
+            && let Some(end) = head_end(&buffer[..filled])
+        {
+            whole = end + content_length(&buffer[..end])?;
+        }
+    }
+    Ok(())
+}
+
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|part| part == b"\r\n\r\n").map(|at| at + 4)
+}
+
+fn content_length(head: &[u8]) -> anyhow::Result<usize> {
+    let head = std::str::from_utf8(head)?.to_ascii_lowercase();
+    if !head.starts_with("http/1.1 200") {
+        bail!("an answer other than 200: {head}");
+    }
+    let value = head.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.lines().next());
+    Ok(value.context("an answer without a length")?.trim().parse()?)
+}
+
+/// An event stream, open; its first event has come.
+pub async fn stream(port: u16) -> anyhow::Result<TcpStream> {
+    let mut stream = connect(port).await?;
+    let request = "GET /events HTTP/1.1\r\nhost: mcp.example.com\r\naccept: text/event-stream\r\n\
+                   mcp-protocol-version: 2025-11-25\r\nmcp-session-id: \
+                   0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut seen = Vec::new();
+    while !seen.windows(8).any(|part| part == b"data: {}") {
+        let read = timeout(HANG, stream.read_buf(&mut seen)).await.context("no event came")??;
+        ensure!(read > 0, "no stream: {}", String::from_utf8_lossy(&seen));
+    }
+    Ok(stream)
+}
+
+/// Whether the rest of a stream ends as a chunked body has to, and not with a reset or a bare end.
+pub async fn ends_properly(mut stream: TcpStream) -> bool {
+    let mut rest = Vec::new();
+    let read = timeout(HANG, stream.read_to_end(&mut rest)).await;
+    matches!(read, Ok(Ok(_))) && rest.ends_with(b"0\r\n\r\n")
+}
