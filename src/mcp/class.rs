@@ -3,14 +3,14 @@
 //! Never looks at a body: a POST without a session may be `initialize`, and only
 //! [`Class::refine`] with the message that the body held can tell.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::message::Message;
 
 /// The header that names the JSON-RPC method of a modern request (MCP 2026-07-28).
-pub const METHOD: &str = "mcp-method";
+pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// The header by which a client resumes a stream (the SSE specification).
-pub const LAST_EVENT_ID: &str = "last-event-id";
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What an exchange is, as far as ending it is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -151,12 +151,12 @@ mod tests {
         let events = ("accept", "application/json, text/event-stream");
         for (method, headers, expected) in [
             (Method::POST, vec![json], Class::Call),
-            (Method::POST, vec![json, (METHOD, "tools/call")], Class::Call),
-            (Method::POST, vec![json, (METHOD, "subscriptions/listen")], Class::Listen),
+            (Method::POST, vec![json, ("mcp-method", "tools/call")], Class::Call),
+            (Method::POST, vec![json, ("mcp-method", "subscriptions/listen")], Class::Listen),
             (Method::POST, vec![("content-type", "text/plain")], Class::Plain),
             (Method::POST, vec![], Class::Plain),
             (Method::GET, vec![events], Class::Stream),
-            (Method::GET, vec![events, (LAST_EVENT_ID, "7")], Class::Resume),
+            (Method::GET, vec![events, ("last-event-id", "7")], Class::Resume),
             (Method::GET, vec![("upgrade", "websocket")], Class::Tunnel),
             (Method::GET, vec![], Class::Plain),
             (Method::DELETE, vec![("mcp-session-id", "a")], Class::SessionEnd),

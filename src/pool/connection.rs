@@ -6,8 +6,11 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -24,7 +27,20 @@ pub struct Connection<B: Outgoing> {
     driver: Box<http1::Connection<TokioIo<BoxedIo>, B>>,
     ended: bool,
     reused: bool,
+    /// Set while nobody uses it and bytes, or a close, have come.
+    disturbed: Arc<Disturbed>,
     counted: Counted,
+}
+
+/// Notes that the upstream did something on an idle connection: so whoever wants to use it asks
+/// this flag, and polls the connection only if it is set.
+#[derive(Default)]
+struct Disturbed(AtomicBool);
+
+impl Wake for Disturbed {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// A request without a response.
@@ -50,7 +66,8 @@ impl<B: Outgoing> Connection<B> {
         tally.created();
         let counted = Counted { tally, closing: Closed::Abandoned };
         let driver = Box::new(driver);
-        Ok(Self { sender, driver, ended: false, reused: false, counted })
+        let disturbed = Arc::default();
+        Ok(Self { sender, driver, ended: false, reused: false, disturbed, counted })
     }
 
     /// Whether it had served an exchange before.
@@ -68,12 +85,19 @@ impl<B: Outgoing> Connection<B> {
         self.counted.closing = reason;
     }
 
-    /// Whether the next request may be written: the last exchange has ended on both sides, the
-    /// upstream did not close, and no stray byte came.
-    pub fn is_ready(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        self.poll_driver(&mut context);
+    /// Whether the last exchange has ended on both sides, and the connection may be kept. From
+    /// here on it notes what the upstream does on it.
+    pub fn is_idle(&mut self) -> bool {
+        self.disturbed.0.store(false, Relaxed);
+        let waker = Waker::from(Arc::clone(&self.disturbed));
+        self.poll_driver(&mut Context::from_waker(&waker));
         !self.ended && self.sender.is_ready()
+    }
+
+    /// Whether the next request may be written on an idle connection: the upstream did not close,
+    /// and no stray byte came.
+    pub fn is_ready(&mut self) -> bool {
+        !self.disturbed.0.load(Relaxed) || self.is_idle()
     }
 
     /// Moves bytes both ways as far as they go now. Whoever awaits the response or reads its body

@@ -319,7 +319,7 @@ impl<B: Outgoing> Slot<B> {
     pub fn release(self, mut connection: Connection<B>) {
         let reason = if self.budget == Budget::Streams {
             Closed::Stream
-        } else if !connection.is_ready() {
+        } else if !connection.is_idle() {
             Closed::NotReusable
         } else {
             let mut idle = self.pool.idle();

@@ -133,7 +133,8 @@ impl Failure {
     /// The response; reads on for the id if that may still come.
     pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
         let mut class = exchange.ticket.class();
-        if let (true, Some(mut body)) = (class.is_json_rpc(), self.body.take()) {
+        let wants_id = self.code.is_some() && class.is_json_rpc();
+        if let (true, Some(mut body)) = (wants_id, self.body.take()) {
             // What does not come in time is answered without an id.
             drop(timeout(READ_FOR_ID, body.read_until_whole()).await);
         }

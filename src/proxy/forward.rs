@@ -59,14 +59,12 @@ impl Answer {
 pub async fn forward(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     context: &Context,
 ) -> Result<Answer, Failure> {
     let class = exchange.ticket.class();
     let budget = if class.is_stream() { Budget::Streams } else { Budget::Calls };
-    let (mut head, body) = request.into_parts();
-    headers::to_upstream(&mut head, &context.forwarded_for);
-    let request = Request::from_parts(head, body);
+    headers::to_upstream(&mut request, &context.forwarded_for);
     let acquired = unless_ended(&exchange.ticket, async {
         let mut slot = proxy.pool.acquire(budget).await?;
         let connection = slot.connection().await?;
@@ -155,13 +153,13 @@ pub async fn receive(
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (mut head, body) = response.into_parts();
-    let two_framings = head.headers.contains_key(header::CONTENT_LENGTH)
-        && head.headers.contains_key(header::TRANSFER_ENCODING);
-    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    if two_framings || upgraded || headers::has_foreign_coding(&head.headers) {
+    let headers = response.headers();
+    let two_framings = headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH);
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if two_framings || upgraded || headers::has_foreign_coding(headers) {
         connection.close(Closed::Error);
         return Err(Failure::lost(if upgraded {
             "the server switched protocols without being asked to"
@@ -169,7 +167,8 @@ pub async fn receive(
             "the server's answer does not tell where it ends (Transfer-Encoding)"
         }));
     }
-    headers::to_client(&mut head);
+    headers::to_client(&mut response);
+    let (head, body) = response.into_parts();
     let class = exchange.ticket.class();
     let events = is_media(&head.headers, b"text/event-stream");
     // A GET that may be a stream is one only if the answer is.
@@ -236,8 +235,11 @@ async fn hold(
     }
     streamed.finish();
     let bytes = join(first, &more);
-    // The length is known now, whatever the framing was.
-    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // The length is known now, whatever the framing was; where it was given, hyper has held the
+    // server to it.
+    if !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     Ok(Answer::Whole(head, bytes))
 }
 

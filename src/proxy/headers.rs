@@ -4,11 +4,11 @@
 //! Never looks at bodies, never formats a name.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
     header::{
-        CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, Entry, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+        UPGRADE,
     },
-    request, response,
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,25 +16,36 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The fields that are for one connection only.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
 
 /// Makes a client's request one to the upstream.
-pub fn to_upstream(head: &mut request::Parts, client: &HeaderValue) {
-    let trailers = strip_hop_by_hop(&mut head.headers);
+pub fn to_upstream<B>(request: &mut Request<B>, client: &HeaderValue) {
+    let trailers = strip_hop_by_hop(request.headers_mut());
     if trailers {
-        head.headers.insert(TE, HeaderValue::from_static("trailers"));
-        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    origin_form(head);
-    forwarded(&mut head.headers, client);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
+    origin_form(request);
+    forwarded(request.headers_mut(), client);
+    *request.version_mut() = Version::HTTP_11;
+    request.extensions_mut().clear();
 }
 
 /// Makes the upstream's answer one to the client.
-pub fn to_client(head: &mut response::Parts) {
-    strip_hop_by_hop(&mut head.headers);
+pub fn to_client<B>(response: &mut Response<B>) {
+    strip_hop_by_hop(response.headers_mut());
     // The version that the client hears is hyper's business.
-    head.version = Version::HTTP_11;
+    *response.version_mut() = Version::HTTP_11;
 }
 
 pub fn announce_close(headers: &mut HeaderMap) {
@@ -63,15 +74,31 @@ pub fn has_foreign_coding(headers: &HeaderMap) -> bool {
 /// whether the sender takes trailers.
 fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     // One pass over the names; most messages carry none, or `Connection` alone.
-    let mut found = false;
-    let mut trailers = false;
-    for (name, value) in &*headers {
-        found |= is_hop_by_hop(name);
-        trailers |= *name == TE && tokens(value).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+    let mut found = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        // The length alone tells most names.
+        if matches!(name.as_str().len(), 2 | 7 | 10 | 16..=19)
+            && let Some(at) = HOP_BY_HOP.iter().position(|field| name == field)
+        {
+            found[at] = true;
+        }
     }
-    if !found {
-        return false;
+    let [connection, te, ..] = found;
+    let trailers = te
+        && headers.get_all(TE).iter().flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+    if connection {
+        remove_named(headers);
     }
+    for (field, found) in HOP_BY_HOP.iter().zip(found) {
+        if found {
+            headers.remove(field);
+        }
+    }
+    trailers
+}
+
+/// Removes the fields that `Connection` names.
+fn remove_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -84,23 +111,6 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     for name in named {
         headers.remove(name);
     }
-    for name in [CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
-        headers.remove(name);
-    }
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(PROXY_AUTHORIZATION);
-    trailers
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == CONNECTION
-        || *name == TRANSFER_ENCODING
-        || *name == TE
-        || *name == UPGRADE
-        || *name == PROXY_AUTHENTICATE
-        || *name == PROXY_AUTHORIZATION
-        || *name == KEEP_ALIVE
-        || *name == PROXY_CONNECTION
 }
 
 /// The tokens that name no field of their own, or one that is removed anyway.
@@ -114,43 +124,35 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 
 /// HTTP/2 and absolute-form name the host in the target; the upstream wants it in `Host`
 /// (RFC 9112, section 3.2.2).
-fn origin_form(head: &mut request::Parts) {
-    let Some(authority) = head.uri.authority() else {
+fn origin_form<B>(request: &mut Request<B>) {
+    let Some(authority) = request.uri().authority() else {
         return;
     };
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-        head.headers.insert(HOST, host);
+        request.headers_mut().insert(HOST, host);
     }
-    let path = head.uri.path_and_query().cloned();
-    head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
 }
 
 /// Appends the client to `X-Forwarded-For`; says scheme and host where nobody before us did. A
 /// value of an outer proxy stays, since it tells what the client asked for.
 fn forwarded(headers: &mut HeaderMap, client: &HeaderValue) {
-    match headers.get(&FORWARDED_FOR) {
-        None => {
-            headers.insert(FORWARDED_FOR, client.clone());
+    match headers.entry(FORWARDED_FOR) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(client.clone());
         }
-        Some(_) => append_forwarded_for(headers, client),
+        Entry::Occupied(mut occupied) => {
+            let values = occupied.iter().chain([client]).map(HeaderValue::as_bytes);
+            let joined = values.collect::<Vec<_>>().join(&b", "[..]);
+            if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+                occupied.insert(joined);
+            }
+        }
     }
-    if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(&FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(FORWARDED_HOST, host);
-    }
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
-    let mut values: Vec<&[u8]> =
-        headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    values.push(client.as_bytes());
-    let joined = values.join(&b", "[..]);
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(FORWARDED_FOR, joined);
+    headers.entry(FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.entry(FORWARDED_HOST).or_insert(host);
     }
 }
 
@@ -160,14 +162,14 @@ mod tests {
 
     use super::*;
 
-    fn forwarded_request(uri: &str, fields: &[(&'static str, &str)]) -> request::Parts {
+    fn forwarded_request(uri: &str, fields: &[(&'static str, &str)]) -> http::request::Parts {
         let mut request = Request::builder().uri(uri);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let mut head = request.body(()).unwrap().into_parts().0;
-        to_upstream(&mut head, &HeaderValue::from_static("192.0.2.7"));
-        head
+        let mut request = request.body(()).unwrap();
+        to_upstream(&mut request, &HeaderValue::from_static("192.0.2.7"));
+        request.into_parts().0
     }
 
     #[test]

@@ -75,13 +75,13 @@ async fn handle(
     // phase that the driver has published before it looked.
     let ticket = proxy.inflight.begin(class, session, target);
     let mut exchange = Exchange { ticket, session: has_session };
-    let request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
-    let result = match admit(&proxy, &mut exchange, request).await {
-        Ok(request) if exchange.ticket.class() == Class::Tunnel => {
+    let mut request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
+    let result = match admit(&proxy, &mut exchange, &mut request).await {
+        Ok(()) if exchange.ticket.class() == Class::Tunnel => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
         }
-        Ok(request) => forward::forward(&proxy, &mut exchange, request, &context).await,
-        Err(failure) => Err(failure),
+        Ok(()) => forward::forward(&proxy, &mut exchange, request, &context).await,
+        Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
     let mut response = match result {
@@ -98,8 +98,8 @@ async fn handle(
 async fn admit(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    request: Request<RequestBody>,
-) -> Result<Request<RequestBody>, Failure> {
+    request: &mut Request<RequestBody>,
+) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::refused_method());
     }
@@ -112,21 +112,21 @@ async fn admit(
     let phase = proxy.drain.phase();
     if phase < Phase::Draining {
         // Every class is served, so nobody has to know which it is.
-        return Ok(request);
+        return Ok(());
     }
     // Boxed, as every rare way is: most requests should not pay for its room.
-    Box::pin(decide(proxy, exchange, request, phase)).await
+    Box::pin(decide(proxy, exchange, request.body_mut(), phase)).await
 }
 
 /// Whether the exchange is served once the drain refuses some.
 async fn decide(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    body: &mut RequestBody,
     mut phase: Phase,
-) -> Result<Request<RequestBody>, Failure> {
+) -> Result<(), Failure> {
     if exchange.ticket.class() == Class::Call {
-        let told = request.body_mut().read_until_told();
+        let told = body.read_until_told();
         answer::unless_ended(&exchange.ticket, told).await.map_err(Failure::ended)?;
         if let Some(message) = exchange.ticket.envelope().as_ref().and_then(|e| e.first()) {
             let class = exchange.ticket.class().refine(message);
@@ -142,13 +142,8 @@ async fn decide(
         class == Class::Call && last_call.is_some_and(|at| Instant::now().into_std() >= at)
     };
     match policy::decide(phase, class, exchange.session) {
-        Decision::Forward if idle && late() => {
-            Err(Failure::draining(phase, true).with_body(request.into_body()))
-        }
-        Decision::Forward => Ok(request),
-        Decision::Refuse => {
-            let over = idle && phase == Phase::Drained;
-            Err(Failure::draining(phase, over).with_body(request.into_body()))
-        }
+        Decision::Forward if idle && late() => Err(Failure::draining(phase, true)),
+        Decision::Forward => Ok(()),
+        Decision::Refuse => Err(Failure::draining(phase, idle && phase == Phase::Drained)),
     }
 }

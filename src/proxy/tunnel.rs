@@ -39,11 +39,9 @@ pub async fn forward(
         return forward::forward(proxy, exchange, request, context).await;
     };
     let client = hyper::upgrade::on(&mut request);
-    let (mut head, body) = request.into_parts();
-    headers::to_upstream(&mut head, &context.forwarded_for);
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(header::UPGRADE, protocol);
-    let request = Request::from_parts(head, body);
+    headers::to_upstream(&mut request, &context.forwarded_for);
+    request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    request.headers_mut().insert(header::UPGRADE, protocol);
     let talk = unless_ended(&exchange.ticket, async {
         let mut slot = proxy.pool.acquire(Budget::Streams).await?;
         let connection = slot.connection().await?;
@@ -54,7 +52,7 @@ pub async fn forward(
         Ok(Err(error)) => return Err(Failure::not_acquired(&error)),
         Err(ending) => return Err(Failure::ended(ending)),
     };
-    let response = unless_ended(&exchange.ticket, connection.send(request))
+    let mut response = unless_ended(&exchange.ticket, connection.send(request))
         .await
         .map_err(Failure::ended)?
         .map_err(|error| forward::lost(&error.cause))?;
@@ -62,9 +60,9 @@ pub async fn forward(
         exchange.ticket.reclassify(Class::Plain);
         return forward::receive(exchange, slot, connection, response).await;
     }
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    headers::to_client(&mut response);
     let (mut head, _) = response.into_parts();
-    let protocol = head.headers.get(header::UPGRADE).cloned();
-    headers::to_client(&mut head);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(header::UPGRADE, protocol);

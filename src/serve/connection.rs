@@ -38,6 +38,9 @@ use super::{
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The fields that hyper takes where it is not told a number.
+const HYPER_MAX_HEADERS: usize = 100;
+
 /// Serves the connection to its end; the name of the cause where it was closed for one.
 pub async fn run<H: Handler>(
     mut io: BoxedIo,
@@ -102,20 +105,27 @@ async fn http1<H: Handler>(
 ) -> Option<&'static str> {
     let service = service(handler, &context);
     let mut builder = http1::Builder::new();
-    // Framing refuses first, with a reason; these only have to be no narrower.
+    // Framing refuses first, with a reason; these only have to be no narrower. A number of headers
+    // that is set costs hyper two allocations per request.
     builder.max_buf_size((limits.max_header_bytes + 4096).max(64 * 1024));
-    if limits.max_headers >= 100 {
-        builder.max_headers(limits.max_headers + 1);
+    if limits.max_headers > HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
     }
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut head_timer = pin!(sleep_until(head_by));
     let mut in_head = true;
+    let changes = stages.clone();
     let mut close = pin!(closing(&mut stages));
+    let mut awaits_close = false;
     let mut is_closing = false;
     let refusal = poll_fn(|task| {
-        if !is_closing && close.as_mut().poll(task).is_ready() {
-            is_closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        // Once it waits, it is polled again only when there is news: a task keeps its waker.
+        if !is_closing && (!awaits_close || changes.has_changed().unwrap_or(true)) {
+            awaits_close = true;
+            if close.as_mut().poll(task).is_ready() {
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
         if Pin::new(&mut connection).poll(task).is_ready() {
             return Poll::Ready(None);

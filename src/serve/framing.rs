@@ -265,6 +265,7 @@ impl Chunk {
 /// The trimmed value of a header line, if it is the field of that (lower-case) name.
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
+    // Most lines are told by this, before their letters are compared.
     let value = rest.trim_ascii_start().strip_prefix(b":")?;
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
