@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod inflight;
+pub mod kubernetes;
 pub mod mcp;
 pub mod pool;
 pub mod proxy;

@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "drain/machine.rs",
     "drain/policy.rs",
     "drain/hooks.rs",
+    "drain/knowledge.rs",
     "mcp/",
     "serve/framing.rs",
     "cli/demo/picture.rs",

@@ -4,6 +4,7 @@
 //! starts nothing that was not corroborated. Never counted as traffic.
 
 mod hooks;
+mod kubelet;
 mod status;
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+pub use self::kubelet::Kubelet;
 use crate::{
     drain::{DrainHandle, DrainWatch, Phase, handle::Event, hooks::Hook, policy},
     inflight::Inflight,
@@ -29,6 +31,7 @@ pub struct Admin {
     pub pool: Box<dyn Fn() -> pool::Counts + Send + Sync>,
     pub metrics: Arc<Metrics>,
     pub upstream: String,
+    pub kubelet: Kubelet,
     /// Longest that a hook waits for a container that merely restarts.
     pub restart_wait: Duration,
     pub drain_token_file: Option<PathBuf>,
@@ -50,11 +53,15 @@ impl Handler for Arc<Admin> {
 
 async fn answer(admin: Arc<Admin>, request: Request<Incoming>, context: Arc<Context>) -> Answer {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let remote = context.remote.ip().to_canonical();
+    if matches!(request.uri().path(), "/livez" | "/readyz") {
+        admin.kubelet.probed(remote, request.headers());
+    }
     match (request.uri().path(), get) {
         ("/livez", true) => text(StatusCode::OK, "alive\n"),
         ("/readyz", true) => admin.readiness(),
-        ("/prestop", true) => hooks::wait(&admin, Hook::Server).await,
-        ("/prestop/self", true) => hooks::wait(&admin, Hook::Sidecar).await,
+        ("/prestop", true) => hooks::wait(&admin, Hook::Server, remote).await,
+        ("/prestop/self", true) => hooks::wait(&admin, Hook::Sidecar, remote).await,
         ("/status", true) => json(&admin.status()),
         ("/metrics", true) => admin.metrics_text(),
         ("/drain", false) if request.method() == Method::POST => {
@@ -75,7 +82,7 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>, context: Arc<Cont
 impl Admin {
     fn readiness(&self) -> Answer {
         let snapshot = self.watch.snapshot();
-        if policy::is_ready(snapshot.phase, snapshot.trigger) {
+        if policy::is_ready(snapshot.phase, snapshot.deleted) {
             return text(StatusCode::OK, "ready\n");
         }
         let missing = match snapshot.phase {

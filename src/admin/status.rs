@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Admin;
+use crate::drain::hooks::Restart;
 
 /// Most exchanges that are listed; their number stands beside them.
 const LISTED: usize = 1000;
@@ -26,7 +27,8 @@ impl Admin {
             "seconds_to_cut": snapshot.timeline.map(|timeline| left(timeline.cut_at)),
             "seconds_to_kill":
                 snapshot.timeline.and_then(|timeline| timeline.kill_at).map(left),
-            "knowledge": "timers",
+            "knowledge": snapshot.level.name(),
+            "server_restart": (snapshot.restart != Restart::No).then(|| format!("{:?}", snapshot.restart)),
             "in_flight": {
                 "finite": self.inflight.finite(),
                 "streams": self.inflight.streams(),

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_person_sees_phase_and_calls() {
         let page = page(&serde_json::json!({
-            "phase": "Draining", "why": "Signal", "seconds_to_cut": 12.3, "knowledge": "timers",
+            "phase": "Draining", "why": "signal", "seconds_to_cut": 12.3, "knowledge": "timers",
             "upstream": "http://127.0.0.1:3000",
             "pool": { "in_use": 1, "streams": 0, "idle": 2, "waiting": 0, "created": 3,
                 "reused": 4, "timed_out": 0 },
@@ -122,7 +122,7 @@ mod tests {
                   "age_seconds": 2.5 } ] },
             "report": null,
         }));
-        for part in ["Draining (why: Signal)", "12.3 s", "tools/call", "slow", "abc", "2.5s"] {
+        for part in ["Draining (why: signal)", "12.3 s", "tools/call", "slow", "abc", "2.5s"] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

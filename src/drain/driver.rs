@@ -13,14 +13,15 @@ use tracing::{info, warn};
 
 use super::{
     handle::{Arrivals, DrainHandle, DrainWatch, Event, Snapshot},
-    hooks::Hooks,
-    machine::{self, Facts},
+    hooks::{Hook, Hooks, Restart, Step},
+    knowledge::{Fact, Knowledge, Level},
+    machine::{self, Facts, Withdrawal},
     phase::{Phase, Trigger},
-    report::Report,
+    report::{Account, Report},
     timeline::Timings,
 };
 use crate::{
-    inflight::{Ending, Exchange, Inflight, Totals},
+    inflight::{Ending, Inflight},
     telemetry::Metrics,
 };
 
@@ -51,13 +52,22 @@ pub struct Driver {
     arrivals: Arc<Arrivals>,
     metrics: Arc<Metrics>,
     facts: Facts,
-    trigger: Option<Trigger>,
+    knowledge: Knowledge,
     hooks: Hooks,
+    restart: Restart,
+    /// The drain, once it has begun.
+    drain: Option<Drain>,
     /// SIGTERM came, or the server is gone: nothing is left to do after `Drained`.
     may_exit: bool,
-    at_trigger: Totals,
-    phases: Vec<(Phase, Duration)>,
-    cut_calls: Vec<Exchange>,
+}
+
+/// What a drain that has begun adds.
+struct Drain {
+    trigger: Trigger,
+    began: std::time::Instant,
+    account: Account,
+    waits_for: Option<Withdrawal>,
+    /// Streams that are told to end per tick.
     stream_batch: usize,
 }
 
@@ -73,7 +83,7 @@ impl Driver {
         let (sender, events) = mpsc::channel(256);
         let facts = Facts {
             phase: Phase::Starting,
-            since: Instant::now().into_std(),
+            since: now(),
             timings: rules.timings,
             upstream_answered: false,
             timeline: None,
@@ -82,13 +92,7 @@ impl Driver {
             in_flight: 0,
             cut_requested: false,
         };
-        let (snapshots, watch) = watch::channel(Snapshot {
-            phase: Phase::Starting,
-            trigger: None,
-            timeline: None,
-            last_call: None,
-            report: None,
-        });
+        let (snapshots, watch) = watch::channel(Snapshot::default());
         metrics.phase(&Phase::ALL.map(Phase::name), Phase::Starting.name());
         let driver = Self {
             rules,
@@ -98,13 +102,11 @@ impl Driver {
             arrivals,
             metrics,
             facts,
-            trigger: None,
+            knowledge: Knowledge::default(),
             hooks: Hooks::default(),
+            restart: Restart::No,
+            drain: None,
             may_exit: false,
-            at_trigger: Totals::default(),
-            phases: Vec::new(),
-            cut_calls: Vec::new(),
-            stream_batch: STREAM_BATCH,
         };
         (driver, DrainHandle::new(sender), DrainWatch::new(watch))
     }
@@ -118,14 +120,16 @@ impl Driver {
                 self.enter(next);
                 self.look();
             }
+            self.publish(None);
             if self.facts.phase == Phase::Drained && self.may_exit {
                 return;
             }
-            if self.facts.phase == Phase::Draining {
-                self.inflight.end_streams(self.stream_batch);
+            if self.facts.phase == Phase::Draining
+                && let Some(drain) = &self.drain
+            {
+                self.inflight.end_streams(drain.stream_batch);
             }
-            let machine_at = machine::wake_at(&self.facts).map(Instant::from_std);
-            let stream_tick = self.stream_tick();
+            let wake_at = self.wake_at();
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => self.take(event),
@@ -133,8 +137,7 @@ impl Driver {
                     None => return,
                 },
                 () = self.inflight.changed(), if self.facts.phase >= Phase::Draining => {}
-                () = until(machine_at) => {}
-                () = until(stream_tick) => {}
+                () = until(wake_at) => {}
                 () = until(expire_at) => {
                     self.inflight.expire(self.rules.response_timeout);
                     expire_at = self.next_expiry();
@@ -143,10 +146,17 @@ impl Driver {
         }
     }
 
-    /// Reads the facts that others keep.
+    /// Reads what others keep, and what time alone changes.
     fn look(&mut self) {
+        let now = now();
         self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
         self.facts.last_arrival = self.arrivals.last();
+        if self.hooks.server_restarts_at().is_some_and(|at| now >= at) && self.drain.is_none() {
+            self.restarts(Step::Alone);
+        }
+        if self.facts.phase == Phase::Withdrawing {
+            self.tell_withdrawal(now);
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -169,7 +179,14 @@ impl Driver {
                     self.begin(Trigger::PreStop);
                 }
             }
-            Event::HookReturned(hook) => self.hooks.returned(hook),
+            Event::HookReturned(hook) => {
+                self.hooks.returned(hook);
+                if hook == Hook::Server && self.hooks.server_restarts_at().is_none() {
+                    self.restarts(Step::Returned);
+                }
+            }
+            Event::Restart(step) => self.restarts(step),
+            Event::Learned(fact) => self.learn(fact, now),
             Event::ServerEnded => {
                 self.may_exit = true;
                 self.begin(Trigger::ServerEnded);
@@ -179,25 +196,106 @@ impl Driver {
         }
     }
 
+    fn restarts(&mut self, step: Step) {
+        let next = self.restart.step(step);
+        if next != self.restart {
+            info!(state = ?next, "the server's container restarts");
+            self.restart = next;
+        }
+    }
+
+    fn learn(&mut self, fact: Fact, now: std::time::Instant) {
+        let level = self.knowledge.level();
+        self.knowledge.learn(fact);
+        if self.knowledge.level() != level {
+            info!(level = self.knowledge.level().name(), before = level.name(), "knowledge");
+            self.metrics.knowledge_level.set(self.knowledge.level() as i64);
+        }
+        self.facts.withdrawn = match self.knowledge.is_withdrawn() {
+            Some(true) => self.facts.withdrawn.or(Some(now)),
+            Some(false) => None,
+            // What a drain has seen is not undone by news that stop.
+            None => self.facts.withdrawn.filter(|_| self.drain.is_some()),
+        };
+        if let Some(trigger) = self.knowledge.trigger() {
+            self.begin(trigger);
+        }
+        self.plan();
+    }
+
     /// Begins the drain, if none has begun.
     fn begin(&mut self, trigger: Trigger) {
-        if self.trigger.is_some() {
+        if self.drain.is_some() {
             return;
         }
         let now = now();
-        let timeline = self.rules.timings.timeline(now, None);
-        self.trigger = Some(trigger);
-        self.facts.timeline = Some(timeline);
+        self.drain = Some(Drain {
+            trigger,
+            began: now,
+            account: Account::new(trigger, &self.inflight),
+            waits_for: None,
+            stream_batch: STREAM_BATCH,
+        });
         if !self.rules.has_endpoints {
             self.facts.withdrawn = Some(now);
         }
-        self.at_trigger = self.inflight.totals();
         info!(
             why = trigger.name(),
             in_flight = self.inflight.finite(),
             streams = self.inflight.streams(),
-            seconds_to_cut = (timeline.cut_at - now).as_secs_f64(),
+            knowledge = self.knowledge.level().name(),
             "drain begins"
+        );
+        self.plan();
+    }
+
+    /// Makes the timeline of the drain, anew where the kill time has moved.
+    fn plan(&mut self) {
+        let Some(drain) = &self.drain else {
+            return;
+        };
+        let timeline = self.rules.timings.timeline(drain.began, self.knowledge.kill_at());
+        if self.facts.timeline == Some(timeline) {
+            return;
+        }
+        let left = |at: std::time::Instant| at.saturating_duration_since(now()).as_secs_f64();
+        info!(
+            seconds_to_cut = left(timeline.cut_at),
+            seconds_to_kill = timeline.kill_at.map(left),
+            "drain timeline"
+        );
+        self.facts.timeline = Some(timeline);
+    }
+
+    /// Logs what Withdrawing waits for, each time that it changes.
+    fn tell_withdrawal(&mut self, now: std::time::Instant) {
+        let waits_for = machine::withdrawal(now, &self.facts);
+        let Some(drain) = &mut self.drain else {
+            return;
+        };
+        if drain.waits_for == Some(waits_for) {
+            return;
+        }
+        drain.waits_for = Some(waits_for);
+        let text = match (waits_for, self.knowledge.level()) {
+            (Withdrawal::Endpoints, Level::Timers) => {
+                "nobody tells whether an endpoint offers this pod: waiting for withdraw_timeout"
+            }
+            (Withdrawal::Endpoints, _) => "an endpoint still offers this pod",
+            (Withdrawal::Settle, _) => {
+                "no endpoint offers this pod: settling, for nodes and load balancers to follow"
+            }
+            (Withdrawal::Quiet, _) => "settled, and new connections still arrive: waiting on",
+            (Withdrawal::Done, _) => "withdrawn",
+            (Withdrawal::TimedOut, _) => {
+                "withdraw_timeout is over; new connections may still arrive"
+            }
+        };
+        let endpoints = self.knowledge.endpoints();
+        info!(
+            endpoints = endpoints.map(|endpoints| endpoints.named),
+            offering = endpoints.map(|endpoints| endpoints.offering),
+            "withdrawing: {text}"
         );
     }
 
@@ -205,9 +303,6 @@ impl Driver {
         let now = now();
         let took = now.duration_since(self.facts.since);
         let left = self.facts.phase;
-        if left >= Phase::Withdrawing {
-            self.phases.push((left, took));
-        }
         info!(
             phase = phase.name(),
             after = left.name(),
@@ -218,26 +313,57 @@ impl Driver {
         );
         self.facts.phase = phase;
         self.facts.since = now;
-        if phase == Phase::Draining {
-            self.stream_batch = self.spread(now);
+        let spread = self.spread(now);
+        let mut report = None;
+        if let Some(drain) = &mut self.drain {
+            if left >= Phase::Withdrawing {
+                drain.account.phase_took(left, took);
+            }
+            if phase == Phase::Draining {
+                drain.stream_batch = spread;
+            }
+            if phase == Phase::Drained {
+                let told = drain.account.report(&self.inflight);
+                told.count(&self.metrics);
+                report = Some(Arc::new(told));
+            }
         }
-        let report = (phase == Phase::Drained).then(|| Arc::new(self.report()));
-        let last_call = self.facts.timeline.map(|timeline| timeline.last_call(now));
         // Published before anything is told to end: an exchange that begins now reads it.
-        self.snapshots.send_replace(Snapshot {
-            phase,
-            trigger: self.trigger,
-            timeline: self.facts.timeline,
-            last_call: last_call.filter(|_| phase == Phase::Draining),
-            report,
-        });
+        self.publish(report);
         self.metrics.phase(&Phase::ALL.map(Phase::name), phase.name());
-        match phase {
-            Phase::Cutting => self.cut_calls = self.inflight.end_all(Ending::Cut),
+        match (phase, &mut self.drain) {
+            (Phase::Cutting, Some(drain)) => drain.account.cut(self.inflight.end_all(Ending::Cut)),
             // Those that slipped in while the phase changed.
-            Phase::Drained => drop(self.inflight.end_all(Ending::Cut)),
+            (Phase::Drained, _) => drop(self.inflight.end_all(Ending::Cut)),
             _ => {}
         }
+    }
+
+    /// Tells what holds now, if anything of it has changed.
+    fn publish(&mut self, report: Option<Arc<Report>>) {
+        let now = now();
+        let phase = self.facts.phase;
+        let deleted = self.drain.as_ref().is_some_and(|drain| {
+            self.knowledge.is_deleted(drain.trigger, drain.began, now)
+        });
+        let draining = self.facts.timeline.filter(|_| phase == Phase::Draining);
+        let since = self.facts.since;
+        let news = Snapshot {
+            phase,
+            trigger: self.drain.as_ref().map(|drain| drain.trigger),
+            timeline: self.facts.timeline,
+            last_call: draining.map(|timeline| timeline.last_call(since)),
+            deleted,
+            restart: self.restart,
+            level: self.knowledge.level(),
+            report: None,
+        };
+        self.snapshots.send_if_modified(|snapshot| {
+            let news = Snapshot { report: report.or(snapshot.report.take()), ..news };
+            let changed = *snapshot != news;
+            *snapshot = news;
+            changed
+        });
     }
 
     /// How many streams end per tick, so that all have ended in time.
@@ -248,25 +374,22 @@ impl Driver {
         self.inflight.streams().div_ceil(ticks).max(STREAM_BATCH)
     }
 
-    fn stream_tick(&self) -> Option<Instant> {
+    /// When time alone may change something.
+    fn wake_at(&self) -> Option<Instant> {
+        let machine = machine::wake_at(&self.facts).map(Instant::from_std);
         let ending = self.facts.phase == Phase::Draining && self.inflight.streams() > 0;
-        ending.then(|| Instant::now() + STREAM_TICK)
+        let tick = ending.then(|| Instant::now() + STREAM_TICK);
+        let alone = self.hooks.server_restarts_at().filter(|_| self.restart == Restart::No);
+        let doubt = self.drain.as_ref().map(|drain| self.knowledge.doubt_ends(drain.began));
+        let ahead = |at: Option<std::time::Instant>| at.filter(|at| *at > now());
+        let others = [ahead(alone), ahead(doubt)].into_iter().flatten().map(Instant::from_std);
+        machine.into_iter().chain(tick).chain(others).min()
     }
 
     fn next_expiry(&self) -> Option<Instant> {
         let timeout = self.rules.response_timeout;
         let pause = (timeout / 10).clamp(Duration::from_millis(50), Duration::from_secs(10));
         (!timeout.is_zero()).then(|| Instant::now() + pause)
-    }
-
-    fn report(&mut self) -> Report {
-        let totals = self.inflight.totals().since(&self.at_trigger);
-        let cut_calls = std::mem::take(&mut self.cut_calls);
-        // Drained without a trigger does not happen; a signal is what it would amount to.
-        let trigger = self.trigger.unwrap_or(Trigger::Signal);
-        let report = Report::new(trigger, &self.phases, &totals, cut_calls);
-        report.count(&self.metrics);
-        report
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    hooks::Hook,
+    hooks::{Hook, Restart, Step},
+    knowledge::{Fact, Level},
     phase::{Phase, Trigger},
     report::Report,
     timeline::Timeline,
@@ -26,18 +27,26 @@ pub enum Event {
     Requested,
     HookCalled(Hook),
     HookReturned(Hook),
+    /// The server's container restarts, and got that far.
+    Restart(Step),
+    /// News of Kubernetes.
+    Learned(Fact),
     /// The server that we supervise ended by itself.
     ServerEnded,
 }
 
 /// What the driver tells.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     pub phase: Phase,
     pub trigger: Option<Trigger>,
     pub timeline: Option<Timeline>,
     /// From when on an idle session gets no further call; set with `Draining`.
     pub last_call: Option<Instant>,
+    /// The pod is being deleted: its endpoints know, and its readiness has to hold.
+    pub deleted: bool,
+    pub restart: Restart,
+    pub level: Level,
     /// Set with `Drained`.
     pub report: Option<Arc<Report>>,
 }
@@ -99,7 +108,12 @@ impl DrainWatch {
 
     /// Waits until the phase is reached or passed.
     pub async fn reached(&mut self, phase: Phase) -> Snapshot {
-        let reached = self.0.wait_for(|snapshot| snapshot.phase >= phase).await;
+        self.until(|snapshot| snapshot.phase >= phase).await
+    }
+
+    /// Waits until it holds.
+    pub async fn until(&mut self, holds: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        let reached = self.0.wait_for(holds).await;
         let reached = reached.map(|snapshot| snapshot.clone());
         match reached {
             Ok(snapshot) => snapshot,

@@ -28,6 +28,8 @@ pub struct Hooks {
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     last: Option<Instant>,
+    /// When the first of those that wait was called.
+    first: Option<Instant>,
     waiting: usize,
 }
 
@@ -41,12 +43,16 @@ impl Hooks {
     pub fn called(&mut self, hook: Hook, now: Instant) {
         let seen = self.seen(hook);
         seen.last = Some(now);
+        seen.first.get_or_insert(now);
         seen.waiting += 1;
     }
 
     pub fn returned(&mut self, hook: Hook) {
         let seen = self.seen(hook);
         seen.waiting = seen.waiting.saturating_sub(1);
+        if seen.waiting == 0 {
+            seen.first = None;
+        }
     }
 
     /// Whether both mean that the pod ends.
@@ -55,10 +61,57 @@ impl Hooks {
         self.server.holds(now) && self.sidecar.holds(now)
     }
 
+    /// From when on the server's hook, if it is still alone then, means that the server's
+    /// container restarts.
+    #[must_use]
+    pub fn server_restarts_at(&self) -> Option<Instant> {
+        self.server.first.map(|first| first + WINDOW)
+    }
+
     fn seen(&mut self, hook: Hook) -> &mut Seen {
         match hook {
             Hook::Server => &mut self.server,
             Hook::Sidecar => &mut self.sidecar,
+        }
+    }
+}
+
+/// How far the restart of the server's container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    #[default]
+    No,
+    /// Its calls in flight finish; new ones are held.
+    Finishing,
+    /// Nothing runs on it: its hook may return.
+    Idle,
+    /// The hook has returned: the kubelet stops the server, and starts it again.
+    Stopping,
+}
+
+/// What moves a restart on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The server's hook has waited alone for [`WINDOW`].
+    Alone,
+    /// No call runs on the server any more.
+    Idle,
+    /// No server hook waits any more.
+    Returned,
+    /// The server is back; or it never went, and nobody waits for it any longer.
+    Back,
+}
+
+impl Restart {
+    /// The state after the step; one that makes no sense changes nothing.
+    #[must_use]
+    pub fn step(self, step: Step) -> Self {
+        match (self, step) {
+            (Restart::No, Step::Alone) => Restart::Finishing,
+            (Restart::Finishing, Step::Idle) => Restart::Idle,
+            (Restart::Finishing | Restart::Idle, Step::Returned) => Restart::Stopping,
+            (Restart::Stopping, Step::Back) => Restart::No,
+            (same, _) => same,
         }
     }
 }
@@ -99,5 +152,44 @@ mod tests {
         let later = now + WINDOW * 10;
         hooks.called(Hook::Sidecar, later);
         assert!(hooks.corroborated(later));
+    }
+
+    #[test]
+    fn only_a_waiting_server_hook_means_a_restart() {
+        let now = Instant::now();
+        let mut hooks = Hooks::default();
+        hooks.called(Hook::Sidecar, now);
+        assert_eq!(hooks.server_restarts_at(), None);
+        hooks.called(Hook::Server, now);
+        hooks.called(Hook::Server, now + WINDOW);
+        assert_eq!(hooks.server_restarts_at(), Some(now + WINDOW));
+        hooks.returned(Hook::Server);
+        assert_eq!(hooks.server_restarts_at(), Some(now + WINDOW));
+        hooks.returned(Hook::Server);
+        assert_eq!(hooks.server_restarts_at(), None);
+    }
+
+    #[test]
+    fn a_restart_goes_its_way_and_no_other() {
+        use Restart::{Finishing, Idle, No, Stopping};
+        for (from, step, to) in [
+            (No, Step::Alone, Finishing),
+            (No, Step::Idle, No),
+            (No, Step::Returned, No),
+            (No, Step::Back, No),
+            (Finishing, Step::Alone, Finishing),
+            (Finishing, Step::Idle, Idle),
+            // The kubelet's patience was over before the calls were.
+            (Finishing, Step::Returned, Stopping),
+            (Finishing, Step::Back, Finishing),
+            (Idle, Step::Alone, Idle),
+            (Idle, Step::Returned, Stopping),
+            (Idle, Step::Back, Idle),
+            (Stopping, Step::Alone, Stopping),
+            (Stopping, Step::Idle, Stopping),
+            (Stopping, Step::Back, No),
+        ] {
+            assert_eq!(from.step(step), to, "{from:?} {step:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ pub struct Facts {
     pub upstream_answered: bool,
     /// Set by a corroborated trigger.
     pub timeline: Option<Timeline>,
-    /// When no endpoint offered us any more; `None` while one does, or nobody can tell.
+    /// Since when no endpoint offers us; `None` while one does, or nobody can tell.
     pub withdrawn: Option<Instant>,
     pub last_arrival: Option<Instant>,
     pub in_flight: usize,
@@ -57,6 +57,35 @@ pub fn wake_at(facts: &Facts) -> Option<Instant> {
     }
 }
 
+/// What Withdrawing waits for at the moment, or ended for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// An endpoint offers us, or nobody can tell whether one does.
+    Endpoints,
+    /// The endpoints are left; nodes and load balancers follow.
+    Settle,
+    /// Settled, and new connections still arrive.
+    Quiet,
+    Done,
+    /// Done for want of time.
+    TimedOut,
+}
+
+/// How far Withdrawing is.
+#[must_use]
+pub fn withdrawal(now: Instant, facts: &Facts) -> Withdrawal {
+    let left = left_at(facts).is_some_and(|at| now >= at);
+    let Some(settled) = facts.withdrawn.map(|withdrawn| withdrawn + facts.timings.settle) else {
+        return if left { Withdrawal::TimedOut } else { Withdrawal::Endpoints };
+    };
+    match (left, now < settled, now < settled.max(quiet_at(facts, settled))) {
+        (false, true, _) => Withdrawal::Settle,
+        (false, false, _) => Withdrawal::Quiet,
+        (true, _, true) => Withdrawal::TimedOut,
+        (true, _, false) => Withdrawal::Done,
+    }
+}
+
 /// When Withdrawing is over: withdrawn, settled, and quiet; or its time is up.
 fn left_at(facts: &Facts) -> Option<Instant> {
     let timeline = facts.timeline?;
@@ -64,13 +93,16 @@ fn left_at(facts: &Facts) -> Option<Instant> {
         return Some(timeline.withdraw_by);
     };
     let settled = withdrawn + facts.timings.settle;
-    let quiet = match facts.last_arrival {
-        Some(arrival) if !facts.timings.settle.is_zero() => arrival + facts.timings.quiet,
-        _ => settled,
-    };
     // Nobody waits for quiet beyond the time-out; a settle that was set is waited for.
     let longest = timeline.withdraw_by.max(settled).min(timeline.cut_at);
-    Some(settled.max(quiet).min(longest))
+    Some(settled.max(quiet_at(facts, settled)).min(longest))
+}
+
+fn quiet_at(facts: &Facts, settled: Instant) -> Instant {
+    match facts.last_arrival {
+        Some(arrival) if !facts.timings.settle.is_zero() => arrival + facts.timings.quiet,
+        _ => settled,
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +185,31 @@ mod tests {
         assert_eq!(wake_at(&facts), Some(now + seconds(3)));
         facts.last_arrival = Some(now + seconds(60));
         assert_eq!(wake_at(&facts), Some(now + seconds(10)));
+    }
+
+    #[test]
+    fn what_withdrawing_waits_for_has_a_name() {
+        let now = Instant::now();
+        let of = |withdrawn: Option<u64>, arrival: Option<u64>| {
+            let mut facts = facts(Phase::Withdrawing, now);
+            facts.withdrawn = withdrawn.map(|at| now + seconds(at));
+            facts.last_arrival = arrival.map(|at| now + seconds(at));
+            facts
+        };
+        for (at, facts, expected) in [
+            (0, of(None, None), Withdrawal::Endpoints),
+            (10, of(None, None), Withdrawal::TimedOut),
+            (1, of(Some(0), None), Withdrawal::Settle),
+            (2, of(Some(0), None), Withdrawal::Done),
+            (3, of(Some(0), Some(3)), Withdrawal::Quiet),
+            (4, of(Some(0), Some(3)), Withdrawal::Done),
+            (10, of(Some(0), Some(10)), Withdrawal::TimedOut),
+            // Left its endpoints late: the settle is waited for all the same.
+            (10, of(Some(9), None), Withdrawal::Settle),
+            (11, of(Some(9), None), Withdrawal::Done),
+        ] {
+            assert_eq!(withdrawal(now + seconds(at), &facts), expected, "{at} {facts:?}");
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 /// `Starting → Serving → Withdrawing → Draining → Cutting → Drained`, only forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 pub enum Phase {
     /// The upstream has not answered yet.
+    #[default]
     Starting,
     Serving,
     /// A drain began; new traffic may still come, and is served.
@@ -43,6 +44,7 @@ impl Phase {
 
 /// What began a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
 pub enum Trigger {
     /// SIGTERM or SIGINT to ebbtide.
     Signal,
@@ -50,6 +52,10 @@ pub enum Trigger {
     Request,
     /// Both preStop hooks: the pod ends.
     PreStop,
+    /// Our pod has a `deletionTimestamp`.
+    Deleted,
+    /// An endpoint of ours is `terminating`.
+    Terminating,
     /// The server that ebbtide supervises ended by itself.
     ServerEnded,
 }
@@ -61,7 +67,15 @@ impl Trigger {
             Trigger::Signal => "signal",
             Trigger::Request => "request",
             Trigger::PreStop => "prestop",
+            Trigger::Deleted => "pod_deleted",
+            Trigger::Terminating => "endpoint_terminating",
             Trigger::ServerEnded => "server_ended",
         }
+    }
+}
+
+impl From<Trigger> for &'static str {
+    fn from(trigger: Trigger) -> Self {
+        trigger.name()
     }
 }

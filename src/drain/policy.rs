@@ -1,6 +1,6 @@
 //! `decide(phase, exchange, session)`: the table of the phases. Pure.
 
-use super::phase::{Phase, Trigger};
+use super::phase::Phase;
 use crate::mcp::Class;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub fn announces_close(phase: Phase, session: bool) -> bool {
 /// `serving` must hold for the fallback of a single replica; else nobody but the probe would tell
 /// the endpoints.
 #[must_use]
-pub fn is_ready(phase: Phase, trigger: Option<Trigger>) -> bool {
+pub fn is_ready(phase: Phase, deleted: bool) -> bool {
     match phase {
         Phase::Serving => true,
-        Phase::Withdrawing | Phase::Draining => trigger == Some(Trigger::PreStop),
+        Phase::Withdrawing | Phase::Draining => deleted,
         Phase::Starting | Phase::Cutting | Phase::Drained => false,
     }
 }
@@ -87,12 +87,16 @@ mod tests {
 
     #[test]
     fn readiness_holds_only_for_a_pod_that_is_deleted() {
-        assert!(is_ready(Phase::Withdrawing, Some(Trigger::PreStop)));
-        assert!(is_ready(Phase::Draining, Some(Trigger::PreStop)));
-        for trigger in [Trigger::Signal, Trigger::Request] {
-            assert!(!is_ready(Phase::Withdrawing, Some(trigger)));
+        for (phase, deleted, otherwise) in [
+            (Phase::Starting, false, false),
+            (Phase::Serving, true, true),
+            (Phase::Withdrawing, true, false),
+            (Phase::Draining, true, false),
+            (Phase::Cutting, false, false),
+            (Phase::Drained, false, false),
+        ] {
+            assert_eq!(is_ready(phase, true), deleted, "{phase:?}");
+            assert_eq!(is_ready(phase, false), otherwise, "{phase:?}");
         }
-        assert!(!is_ready(Phase::Starting, None) && is_ready(Phase::Serving, None));
-        assert!(!is_ready(Phase::Cutting, Some(Trigger::PreStop)));
     }
 }

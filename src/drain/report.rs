@@ -1,12 +1,13 @@
-//! What a drain did, once it is over: one value for the log, `status` and whoever asks later.
+//! What a drain did: kept while it runs, and told once it is over, as one value for the log,
+//! `status`, the pod's Event and whoever asks later.
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::phase::{Phase, Trigger};
 use crate::{
-    inflight::{Exchange, Totals},
+    inflight::{Exchange, Inflight, Totals},
     telemetry::{Metrics, metrics::Outcome},
 };
 
@@ -31,33 +32,63 @@ pub struct Report {
     pub cut: usize,
     /// The cut calls by name, at most 50.
     pub cut_calls: Vec<Exchange>,
+    /// What became of the exchanges that were in flight at the trigger, by outcome.
+    #[serde(serialize_with = "by_outcome")]
+    pub in_flight_at_trigger: Totals,
+    /// What became of all exchanges since ebbtide started, by outcome.
+    #[serde(serialize_with = "by_outcome")]
+    pub since_start: Totals,
 }
 
-impl Report {
+/// What is noted from the trigger on.
+#[derive(Debug)]
+pub struct Account {
+    trigger: Trigger,
+    before: Totals,
+    phases: Vec<(Phase, Duration)>,
+    cut_calls: Vec<Exchange>,
+}
+
+impl Account {
+    /// Begins with what was counted before the trigger.
     #[must_use]
-    pub fn new(
-        trigger: Trigger,
-        phases: &[(Phase, Duration)],
-        totals: &Totals,
-        mut cut_calls: Vec<Exchange>,
-    ) -> Self {
+    pub fn new(trigger: Trigger, inflight: &Inflight) -> Self {
+        inflight.begin_audit();
+        let before = inflight.totals();
+        Self { trigger, before, phases: Vec::new(), cut_calls: Vec::new() }
+    }
+
+    pub fn phase_took(&mut self, phase: Phase, took: Duration) {
+        self.phases.push((phase, took));
+    }
+
+    pub fn cut(&mut self, calls: Vec<Exchange>) {
+        self.cut_calls = calls;
+    }
+
+    #[must_use]
+    pub fn report(&self, inflight: &Inflight) -> Report {
         let seconds = |duration: &Duration| (duration.as_secs_f64() * 1e6).round() / 1e6;
-        let cut = cut_calls.len();
-        cut_calls.truncate(NAMED);
-        Self {
-            trigger,
-            phases: phases.iter().map(|(phase, took)| (*phase, seconds(took))).collect(),
-            seconds: seconds(&phases.iter().map(|(_, took)| *took).sum()),
+        let since_start = inflight.totals();
+        let totals = since_start.since(&self.before);
+        Report {
+            trigger: self.trigger,
+            phases: self.phases.iter().map(|(phase, took)| (*phase, seconds(took))).collect(),
+            seconds: seconds(&self.phases.iter().map(|(_, took)| *took).sum()),
             completed: totals.of(Outcome::Completed),
             refused: totals.of(Outcome::Refused),
             streams_ended: totals.of(Outcome::Ended),
             abandoned: totals.of(Outcome::Abandoned),
             lost: totals.of(Outcome::UpstreamLost) + totals.of(Outcome::TimedOut),
-            cut,
-            cut_calls,
+            cut: self.cut_calls.len(),
+            cut_calls: self.cut_calls.iter().take(NAMED).cloned().collect(),
+            in_flight_at_trigger: inflight.audit(),
+            since_start,
         }
     }
+}
 
+impl Report {
     pub fn count(&self, metrics: &Metrics) {
         for (result, count) in [
             ("completed", self.completed),
@@ -71,5 +102,77 @@ impl Report {
         for (phase, took) in &self.phases {
             metrics.phase_took(phase.name(), Duration::from_secs_f64(*took));
         }
+    }
+
+    /// The report in one sentence, and the cut calls by name as far as `room` bytes allow.
+    #[must_use]
+    pub fn sentence(&self, room: usize) -> String {
+        let mut text = format!(
+            "drained in {:.1}s ({}): {} completed, {} refused, {} streams ended, {} abandoned, {} \
+             lost, {} cut",
+            self.seconds,
+            self.trigger.name(),
+            self.completed,
+            self.refused,
+            self.streams_ended,
+            self.abandoned,
+            self.lost,
+            self.cut
+        );
+        let mut named = 0;
+        for call in &self.cut_calls {
+            let tool = call.tool.as_deref().map(|tool| format!(" {tool}")).unwrap_or_default();
+            let session =
+                call.session.as_deref().map(|hash| format!(" session {hash}")).unwrap_or_default();
+            let age = call.age_seconds;
+            let name = format!("; cut {}{tool}{session} after {age:.1}s", call.method);
+            // Room for the count of those that are left out.
+            if text.len() + name.len() + 24 > room {
+                break;
+            }
+            text.push_str(&name);
+            named += 1;
+        }
+        if self.cut > named {
+            text.push_str(&format!("; and {} more", self.cut - named));
+        }
+        text
+    }
+}
+
+fn by_outcome<S: Serializer>(totals: &Totals, serializer: S) -> Result<S::Ok, S::Error> {
+    let seen = Outcome::ALL.into_iter().filter(|outcome| totals.of(*outcome) > 0);
+    serializer.collect_map(seen.map(|outcome| (outcome.name(), totals.of(outcome))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mcp::Class;
+
+    #[test]
+    fn every_exchange_is_accounted_for_and_the_sentence_fits() {
+        let inflight = Inflight::new(Arc::new(Metrics::new()));
+        inflight.begin(Class::Call, None, None).will_be(Outcome::Completed);
+        let mut running: Vec<_> =
+            (0..60).map(|_| inflight.begin(Class::Call, Some("s".into()), None)).collect();
+        let mut account = Account::new(Trigger::Deleted, &inflight);
+        running[0].will_be(Outcome::Completed);
+        running.iter_mut().skip(1).for_each(|ticket| ticket.will_be(Outcome::Cut));
+        drop(running.remove(0));
+        account.cut(inflight.exchanges());
+        drop(running);
+        account.phase_took(Phase::Withdrawing, Duration::from_millis(1500));
+        let report = account.report(&inflight);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["trigger"], "pod_deleted");
+        assert_eq!(json["in_flight_at_trigger"], serde_json::json!({"completed": 1, "cut": 59}));
+        assert_eq!(json["since_start"], serde_json::json!({"completed": 2, "cut": 59}));
+        assert_eq!((report.completed, report.cut, report.cut_calls.len()), (1, 59, NAMED));
+        let sentence = report.sentence(1000);
+        assert!(sentence.len() <= 1000 && sentence.ends_with(" more"), "{sentence}");
+        assert!(sentence.contains("59 cut; cut unknown session "), "{sentence}");
     }
 }

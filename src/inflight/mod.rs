@@ -111,6 +111,10 @@ struct Shared {
     finite: AtomicUsize,
     streams: AtomicUsize,
     totals: [AtomicU64; Outcome::ALL.len()],
+    /// Exchanges that began before this number were in flight when the drain began; 0 before.
+    audited: AtomicU64,
+    /// What became of those, by outcome.
+    audit: [AtomicU64; Outcome::ALL.len()],
     /// Told whenever an exchange ends, or turns out to be of another class.
     changed: Notify,
 }
@@ -134,10 +138,12 @@ impl Inflight {
         Self(Arc::new(Shared {
             metrics,
             entries: Mutex::default(),
-            sequence: AtomicU64::new(0),
+            sequence: AtomicU64::new(1),
             finite: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             totals: Default::default(),
+            audited: AtomicU64::new(0),
+            audit: Default::default(),
             changed: Notify::new(),
         }))
     }
@@ -184,25 +190,20 @@ impl Inflight {
         Totals(std::array::from_fn(|at| self.0.totals[at].load(Ordering::Relaxed)))
     }
 
+    /// From now on what becomes of each exchange in flight is logged by name, and counted.
+    pub fn begin_audit(&self) {
+        self.0.audited.store(self.0.sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// What became so far of the exchanges that were in flight when the audit began.
+    #[must_use]
+    pub fn audit(&self) -> Totals {
+        Totals(std::array::from_fn(|at| self.0.audit[at].load(Ordering::Relaxed)))
+    }
+
     /// Resolves when what is in flight has changed. For one waiter: the driver.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
-    }
-
-    /// A mark for [`Self::finite_before`].
-    #[must_use]
-    pub fn mark(&self) -> u64 {
-        self.0.sequence.load(Ordering::Relaxed)
-    }
-
-    /// How many finite exchanges are left of those that began before the mark.
-    #[must_use]
-    pub fn finite_before(&self, mark: u64) -> usize {
-        let entries = lock(&self.0.entries);
-        entries
-            .iter()
-            .filter(|(_, entry)| entry.sequence < mark && !entry.class().is_stream())
-            .count()
     }
 
     /// Whether the ticket's session has something else in flight that has an end.
@@ -283,6 +284,32 @@ impl Inflight {
 }
 
 impl Shared {
+    /// Names what ended during a drain: all that was in flight when it began, and of what came
+    /// later whatever was not served.
+    fn account(&self, entry: &Entry, outcome: Outcome) {
+        let audited = self.audited.load(Ordering::Relaxed);
+        let was_in_flight = entry.sequence < audited;
+        if was_in_flight {
+            self.audit[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        let served = matches!(outcome, Outcome::Completed | Outcome::Ended | Outcome::Abandoned);
+        if audited == 0 || (served && !was_in_flight) {
+            return;
+        }
+        let exchange = entry.describe();
+        tracing::info!(
+            outcome = outcome.name(),
+            class = exchange.class,
+            method = exchange.method,
+            tool = exchange.tool,
+            id = exchange.id,
+            session = exchange.session,
+            seconds = exchange.age_seconds,
+            in_flight_at_trigger = was_in_flight,
+            "exchange ended during the drain"
+        );
+    }
+
     fn gauge(&self, class: Class) -> &AtomicUsize {
         if class.is_stream() { &self.streams } else { &self.finite }
     }
@@ -425,6 +452,7 @@ impl Drop for Ticket {
         self.shared.metrics.finished(class, self.outcome, took);
         self.shared.totals[self.outcome as usize].fetch_add(1, Ordering::Relaxed);
         lock(&self.shared.entries).remove(self.key);
+        self.shared.account(&self.entry, self.outcome);
         self.shared.gauge(class).fetch_sub(1, Ordering::Relaxed);
         self.shared.changed.notify_one();
     }
@@ -498,14 +526,20 @@ mod tests {
     }
 
     #[test]
-    fn marks_tell_old_from_new() {
+    fn the_audit_counts_what_was_in_flight_when_it_began() {
         let inflight = registry();
-        let old = inflight.begin(Class::Call, None, None);
-        let mark = inflight.mark();
-        let _new = inflight.begin(Class::Call, None, None);
-        assert_eq!(inflight.finite_before(mark), 1);
-        drop(old);
-        assert_eq!(inflight.finite_before(mark), 0);
+        let mut calls: Vec<_> = (0..3).map(|_| inflight.begin(Class::Call, None, None)).collect();
+        calls[0].will_be(Outcome::Completed);
+        drop(calls.remove(0));
+        inflight.begin_audit();
+        calls[0].will_be(Outcome::Cut);
+        calls[1].will_be(Outcome::Completed);
+        inflight.begin(Class::Call, None, None).will_be(Outcome::Refused);
+        drop(calls);
+        let audit = inflight.audit();
+        assert_eq!((audit.of(Outcome::Cut), audit.of(Outcome::Completed)), (1, 1));
+        assert_eq!(audit.of(Outcome::Refused), 0);
+        assert_eq!(inflight.totals().of(Outcome::Refused), 1);
     }
 
     #[test]

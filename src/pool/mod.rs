@@ -11,7 +11,10 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -73,6 +76,8 @@ pub enum AcquireError {
     Exhausted { budget: Budget, limit: usize, waited: Duration },
     /// There was room, and the upstream could not be reached in time.
     Unreachable { cause: io::Error, waited: Duration },
+    /// The server restarts, and was not back in time.
+    Restarting { waited: Duration },
 }
 
 impl fmt::Display for AcquireError {
@@ -89,6 +94,11 @@ impl fmt::Display for AcquireError {
                      {setting} or acquire_timeout, or add replicas"
                 )
             }
+            AcquireError::Restarting { waited } => write!(
+                out,
+                "the server restarts and was not back after {waited:.1?}; raise acquire_timeout if \
+                 it takes longer to start"
+            ),
             AcquireError::Unreachable { cause, waited } => write!(
                 out,
                 "the server could not be reached for {waited:.1?}: {cause}; is it running, and \
@@ -103,6 +113,8 @@ struct Shared<B: Outgoing> {
     limits: Limits,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Whether somebody holds the calls, or is about to.
+    held: AtomicBool,
     idle: Mutex<Idle<B>>,
     tally: Arc<Tally>,
     /// Told when a slot is given back while the pool drains.
@@ -135,6 +147,22 @@ pub struct Slot<B: Outgoing> {
     deadline: Option<Instant>,
 }
 
+/// Keeps calls from the upstream until dropped.
+///
+/// Not Clone: it is every slot there is.
+#[must_use = "dropping it lets the calls go"]
+pub struct Held<B: Outgoing> {
+    pool: Arc<Shared<B>>,
+    permits: Option<OwnedSemaphorePermit>,
+}
+
+impl<B: Outgoing> Drop for Held<B> {
+    fn drop(&mut self) {
+        self.pool.held.store(false, Ordering::Relaxed);
+        drop(self.permits.take());
+    }
+}
+
 impl<B: Outgoing> Pool<B> {
     #[must_use]
     pub fn new(connector: Connector, limits: Limits, metrics: &Metrics) -> Self {
@@ -143,46 +171,72 @@ impl<B: Outgoing> Pool<B> {
             limits,
             calls: Arc::new(Semaphore::new(limits.max_connections)),
             streams: Arc::new(Semaphore::new(limits.max_streams)),
+            held: AtomicBool::new(false),
             idle: Mutex::new(Idle { connections: Vec::new(), draining: false }),
             tally: Arc::new(Tally::new(metrics)),
             returned: Notify::new(),
         }))
     }
 
+    /// A slot, if nobody has to wait for one.
+    #[must_use]
+    pub fn try_acquire(&self, budget: Budget) -> Option<Slot<B>> {
+        // The semaphore is fair: while somebody waits there is nothing to try for.
+        let permit = Arc::clone(self.0.line(budget).0).try_acquire_owned().ok()?;
+        self.0.tally.acquire_took(Duration::ZERO);
+        Some(self.slot(budget, permit, None))
+    }
+
     /// Waits in line, at most `acquire_timeout`.
     ///
     /// # Errors
-    /// [`AcquireError::Exhausted`] when the line did not move in time.
+    /// [`AcquireError::Exhausted`] or [`AcquireError::Restarting`] when the line did not move in
+    /// time.
     pub async fn acquire(&self, budget: Budget) -> Result<Slot<B>, AcquireError> {
-        let (semaphore, limit) = match budget {
-            Budget::Calls => (&self.0.calls, self.0.limits.max_connections),
-            Budget::Streams => (&self.0.streams, self.0.limits.max_streams),
-        };
+        if let Some(slot) = self.try_acquire(budget) {
+            return Ok(slot);
+        }
+        let (semaphore, limit) = self.0.line(budget);
         let tally = &self.0.tally;
-        // The semaphore is fair: while somebody waits there is nothing to try for.
-        let (permit, deadline) = match Arc::clone(semaphore).try_acquire_owned() {
-            Ok(permit) => {
-                tally.acquire_took(Duration::ZERO);
-                (permit, None)
+        let waiting = tally.waiting();
+        let began = Instant::now();
+        let deadline = began + self.0.limits.acquire_timeout;
+        let permit = timeout_at(deadline, Arc::clone(semaphore).acquire_owned()).await;
+        drop(waiting);
+        let waited = began.elapsed();
+        tally.acquire_took(waited);
+        match permit {
+            Ok(Ok(permit)) => Ok(self.slot(budget, permit, Some(deadline))),
+            _ => {
+                tally.timed_out();
+                Err(match budget {
+                    Budget::Calls if self.0.held.load(Ordering::Relaxed) => {
+                        AcquireError::Restarting { waited }
+                    }
+                    _ => AcquireError::Exhausted { budget, limit, waited },
+                })
             }
-            Err(TryAcquireError::Closed | TryAcquireError::NoPermits) => {
-                let waiting = tally.waiting();
-                let began = Instant::now();
-                let deadline = began + self.0.limits.acquire_timeout;
-                let line = Arc::clone(semaphore).acquire_owned();
-                let permit = timeout_at(deadline, line).await;
-                drop(waiting);
-                tally.acquire_took(began.elapsed());
-                let Ok(Ok(permit)) = permit else {
-                    tally.timed_out();
-                    let waited = began.elapsed();
-                    return Err(AcquireError::Exhausted { budget, limit, waited });
-                };
-                (permit, Some(deadline))
-            }
-        };
-        tally.acquired(budget);
-        Ok(Slot { pool: Arc::clone(&self.0), budget, permit: Some(permit), deadline })
+        }
+    }
+
+    fn slot(
+        &self,
+        budget: Budget,
+        permit: OwnedSemaphorePermit,
+        deadline: Option<Instant>,
+    ) -> Slot<B> {
+        self.0.tally.acquired(budget);
+        Slot { pool: Arc::clone(&self.0), budget, permit: Some(permit), deadline }
+    }
+
+    /// Stands in line for every slot of the calls at once: resolves when no call is in use any
+    /// more, and lets none begin until the guard is dropped. Those that wait keep their places.
+    pub async fn hold_calls(&self) -> Held<B> {
+        let mut held = Held { pool: Arc::clone(&self.0), permits: None };
+        held.pool.held.store(true, Ordering::Relaxed);
+        let all = u32::try_from(self.0.limits.max_connections).unwrap_or(u32::MAX);
+        held.permits = Arc::clone(&self.0.calls).acquire_many_owned(all).await.ok();
+        held
     }
 
     /// Opens and drops one connection: whether the upstream answers.
@@ -231,6 +285,13 @@ impl<B: Outgoing> Pool<B> {
 }
 
 impl<B: Outgoing> Shared<B> {
+    fn line(&self, budget: Budget) -> (&Arc<Semaphore>, usize) {
+        match budget {
+            Budget::Calls => (&self.calls, self.limits.max_connections),
+            Budget::Streams => (&self.streams, self.limits.max_streams),
+        }
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Idle<B>> {
         // Nothing panics while holding it, and nothing awaits.
         self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

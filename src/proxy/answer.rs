@@ -108,7 +108,7 @@ impl Failure {
                     error.to_string(),
                 )
             },
-            AcquireError::Unreachable { .. } => {
+            AcquireError::Unreachable { .. } | AcquireError::Restarting { .. } => {
                 Self { retry: true, ..Self::lost(&error.to_string()) }
             }
         }

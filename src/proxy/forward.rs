@@ -62,23 +62,49 @@ pub async fn forward(
     mut request: Request<RequestBody>,
     context: &Context,
 ) -> Result<Answer, Failure> {
-    let class = exchange.ticket.class();
-    let budget = if class.is_stream() { Budget::Streams } else { Budget::Calls };
     headers::to_upstream(&mut request, &context.forwarded_for);
-    let acquired = unless_ended(&exchange.ticket, async {
-        let mut slot = proxy.pool.acquire(budget).await?;
-        let connection = slot.connection().await?;
-        Ok((slot, connection))
-    });
-    let (mut slot, connection) = match acquired.await {
-        Ok(Ok(acquired)) => acquired,
-        Ok(Err(error)) => {
-            return Err(Failure::not_acquired(&error).with_body(request.into_body()));
-        }
-        Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
+    let slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
+        Some(slot) => Ok(slot),
+        None => Box::pin(line_up(proxy, exchange, request.body_mut())).await,
+    };
+    let acquired = match slot {
+        Ok(mut slot) => match unless_ended(&exchange.ticket, slot.connection()).await {
+            Ok(Ok(connection)) => Ok((slot, connection)),
+            Ok(Err(error)) => Err(Failure::not_acquired(&error)),
+            Err(ending) => Err(Failure::ended(ending)),
+        },
+        Err(failure) => Err(failure),
+    };
+    let (mut slot, connection) = match acquired {
+        Ok(acquired) => acquired,
+        Err(failure) => return Err(failure.with_body(request.into_body())),
     };
     let (connection, response) = send(exchange, &mut slot, connection, request).await?;
     receive(exchange, slot, connection, response).await
+}
+
+/// Which bound an exchange counts against. What calls in flight may be waiting for never waits
+/// behind them.
+fn budget(class: Class) -> Budget {
+    match class {
+        Class::Message | Class::SessionEnd => Budget::Streams,
+        class if class.is_stream() => Budget::Streams,
+        _ => Budget::Calls,
+    }
+}
+
+/// Waits for a slot. Only now it matters what a POST is.
+async fn line_up(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    body: &mut RequestBody,
+) -> Result<Slot<RequestBody>, Failure> {
+    exchange.learn_class(body).await.map_err(Failure::ended)?;
+    let acquired = proxy.pool.acquire(budget(exchange.ticket.class()));
+    match unless_ended(&exchange.ticket, acquired).await {
+        Ok(acquired) => acquired.map_err(|error| Failure::not_acquired(&error)),
+        Err(ending) => Err(Failure::ended(ending)),
+    }
 }
 
 /// Sends the request; once more on a fresh connection if a reused one died under a request that

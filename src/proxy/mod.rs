@@ -24,8 +24,8 @@ use crate::{
         DrainWatch, Phase,
         policy::{self, Decision},
     },
-    inflight::{Inflight, Ticket},
-    mcp::Class,
+    inflight::{Ending, Inflight, Ticket},
+    mcp::{Class, message::Envelope},
     pool::Pool,
     serve::{Context, Handler},
     sessions,
@@ -42,6 +42,24 @@ pub struct Proxy {
 pub(crate) struct Exchange {
     pub ticket: Ticket,
     pub session: bool,
+}
+
+impl Exchange {
+    /// Reads ahead as far as it takes to know what the message is.
+    ///
+    /// # Errors
+    /// The exchange is told to end first.
+    pub async fn learn_class(&mut self, body: &mut RequestBody) -> Result<(), Ending> {
+        if self.ticket.class() != Class::Call {
+            return Ok(());
+        }
+        answer::unless_ended(&self.ticket, body.read_until_told()).await?;
+        if let Some(message) = self.ticket.envelope().as_ref().and_then(Envelope::first) {
+            let class = self.ticket.class().refine(message);
+            self.ticket.reclassify(class);
+        }
+        Ok(())
+    }
 }
 
 impl Handler for Arc<Proxy> {
@@ -126,12 +144,7 @@ async fn decide(
     mut phase: Phase,
 ) -> Result<(), Failure> {
     if exchange.ticket.class() == Class::Call {
-        let told = body.read_until_told();
-        answer::unless_ended(&exchange.ticket, told).await.map_err(Failure::ended)?;
-        if let Some(message) = exchange.ticket.envelope().as_ref().and_then(|e| e.first()) {
-            let class = exchange.ticket.class().refine(message);
-            exchange.ticket.reclassify(class);
-        }
+        exchange.learn_class(body).await.map_err(Failure::ended)?;
         phase = proxy.drain.phase();
     }
     let class = exchange.ticket.class();

@@ -229,7 +229,7 @@ fn a_drain_on_request_waits_for_the_signal() {
     assert_eq!(ebbtide.status()["phase"], "Drained");
     assert!(ebbtide.ask(&call("1", "")).contains("-32010"));
     let status = command(&["status", "--admin", &admin]).output().unwrap();
-    assert!(String::from_utf8_lossy(&status.stdout).contains("Drained (why: Request)"));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("Drained (why: request)"));
     ebbtide.signal("-TERM");
     assert_eq!(ebbtide.ended().code(), Some(0));
 }

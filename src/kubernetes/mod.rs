@@ -1,0 +1,82 @@
+//! What the cluster tells: whether an endpoint offers this pod, and whether the pod is deleted;
+//! and what we tell the cluster: Events, and the termination message.
+//!
+//! Enters the drain as one stream of facts. Never decides anything, and never fails: what cannot
+//! be read lowers the level of knowledge, and is logged once with what to do about it.
+
+mod identity;
+mod pod;
+mod slices;
+mod tell;
+mod trouble;
+
+use futures_util::{Stream, stream::select};
+use kube::{Client, Config};
+use tokio::{sync::watch, time::Duration};
+use tracing::{info, warn};
+
+pub use self::{
+    identity::Identity,
+    tell::{Teller, leave_termination_message},
+};
+use crate::drain::knowledge::Fact;
+
+/// Longest that connecting to the API server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The API server, and who we are to it.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    identity: Identity,
+}
+
+impl Cluster {
+    /// Connects with the pod's service account. `None`, with a line in the log that says what to
+    /// do, where there is none: the drain then goes by timers.
+    #[must_use]
+    pub fn join(identity: Identity) -> Option<Self> {
+        let mut config = match Config::incluster() {
+            Ok(config) => config,
+            Err(error) => {
+                warn!(
+                    %error,
+                    "no service account, so the API server cannot be asked and the drain goes by \
+                     timers; mount a token (automountServiceAccountToken, or a projected volume) \
+                     and bind the Role of deploy/rbac.yaml"
+                );
+                return None;
+            }
+        };
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        match Client::try_from(config) {
+            Ok(client) => {
+                info!(?identity, "this pod");
+                Some(Self { client, identity })
+            }
+            Err(error) => {
+                warn!(%error, "the API server cannot be asked; the drain goes by timers");
+                None
+            }
+        }
+    }
+
+    /// With a client of the caller's choice, as tests have one.
+    #[must_use]
+    pub fn with_client(client: Client, identity: Identity) -> Self {
+        Self { client, identity }
+    }
+
+    /// All news, for ever. `urgent`: whether somebody waits for them, so that the Pod is read at
+    /// once and often.
+    pub fn facts(self, urgent: watch::Receiver<bool>) -> impl Stream<Item = Fact> + Send {
+        let pod = pod::facts(self.client.clone(), self.identity.clone(), urgent);
+        select(slices::facts(self.client, self.identity), pod)
+    }
+
+    /// Who writes Events about this pod.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller::new(self.client.clone(), &self.identity)
+    }
+}

@@ -1,0 +1,240 @@
+//! The `EndpointSlices` of the namespace: which of them name our pod, and whether they offer it.
+//!
+//! Reads of each slice only what decides, and keeps only those that name us: a namespace with
+//! thousands of endpoints costs what one slice costs. All slices are watched, since which Services
+//! select this pod may change at any time, and no label or field of a slice tells it.
+
+use std::{borrow::Cow, collections::HashMap, pin::pin};
+
+use async_stream::stream;
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client, Resource,
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::Deserialize;
+use tokio::time::{sleep, timeout};
+
+use super::{Identity, trouble::Trouble};
+use crate::{
+    drain::knowledge::{Endpoints, Fact},
+    kubernetes::pod::{Backoff, PATIENCE},
+};
+
+/// Slices per page of a list: about 100 endpoints are in each.
+const PAGE: u32 = 10;
+
+/// `discovery.k8s.io/v1` `EndpointSlice`, as far as it matters here.
+#[derive(Debug, Clone, Deserialize)]
+struct Slice {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    #[serde(default)]
+    conditions: Conditions,
+    target_ref: Option<Target>,
+}
+
+/// A condition that is not there is unknown; the API says how to read that: `ready` as true,
+/// `terminating` as false.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct Conditions {
+    ready: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Target {
+    uid: Option<String>,
+}
+
+impl Resource for Slice {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "EndpointSlice".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "discovery.k8s.io".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "endpointslices".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What the slices say of our pod, each time that it changes; `None` when it is not known.
+pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + Send {
+    let api: Api<Slice> = Api::namespaced(client, &identity.namespace);
+    stream! {
+        if identity.uid.is_empty() {
+            tracing::warn!(
+                "POD_UID is not set, so no endpoint can be told to be this pod's; add it to the \
+                 sidecar's env by fieldRef metadata.uid"
+            );
+            return;
+        }
+        let mut trouble = Trouble::with("endpointslices");
+        let mut backoff = Backoff::default();
+        loop {
+            let mut seen = Seen::new(&identity.uid);
+            let mut told = None;
+            let config = watcher::Config::default().page_size(PAGE);
+            let mut events = pin!(watcher(api.clone(), config));
+            loop {
+                // A watch notices by itself that it is dead; a list does not.
+                let event = match (seen.complete, timeout(PATIENCE, events.next())) {
+                    (true, _) => events.next().await,
+                    (false, event) => event.await.unwrap_or_else(|_| { trouble.silent(); None }),
+                };
+                match event {
+                    Some(Ok(event)) => seen.take(event),
+                    Some(Err(error)) => {
+                        trouble.watching(&error);
+                        break;
+                    }
+                    None => break,
+                }
+                let now = seen.endpoints();
+                if now != told && now.is_some() {
+                    trouble.over();
+                    backoff.reset();
+                    told = now;
+                    yield Fact::Endpoints(now);
+                }
+            }
+            yield Fact::Endpoints(None);
+            sleep(backoff.next()).await;
+        }
+    }
+}
+
+/// The endpoints of ours that were seen, by slice.
+struct Seen<'a> {
+    uid: &'a str,
+    slices: HashMap<String, Endpoints>,
+    complete: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn new(uid: &'a str) -> Self {
+        Self { uid, slices: HashMap::new(), complete: false }
+    }
+
+    fn take(&mut self, event: Event<Slice>) {
+        match event {
+            Event::Init => {
+                self.complete = false;
+                self.slices.clear();
+            }
+            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice),
+            Event::Delete(slice) => {
+                self.slices.remove(slice.metadata.name.as_deref().unwrap_or_default());
+            }
+            Event::InitDone => self.complete = true,
+        }
+    }
+
+    fn put(&mut self, slice: Slice) {
+        let mut ours = Endpoints::default();
+        for endpoint in slice.endpoints.iter().flatten() {
+            let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+            if uid != Some(self.uid) {
+                continue;
+            }
+            let terminating = endpoint.conditions.terminating.unwrap_or(false);
+            let ready = endpoint.conditions.ready.unwrap_or(true);
+            ours.named += 1;
+            ours.offering += usize::from(ready && !terminating);
+            ours.terminating |= terminating;
+        }
+        let name = slice.metadata.name.unwrap_or_default();
+        if ours.named > 0 {
+            self.slices.insert(name, ours);
+        } else {
+            self.slices.remove(&name);
+        }
+    }
+
+    /// The sum over all slices; `None` until each was seen once.
+    fn endpoints(&self) -> Option<Endpoints> {
+        self.complete.then(|| {
+            self.slices.values().fold(Endpoints::default(), |sum, slice| Endpoints {
+                named: sum.named + slice.named,
+                offering: sum.offering + slice.offering,
+                terminating: sum.terminating || slice.terminating,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn slice(name: &str, endpoints: Value) -> Slice {
+        serde_json::from_value(json!({ "metadata": { "name": name }, "endpoints": endpoints }))
+            .unwrap()
+    }
+
+    fn endpoint(uid: &str, conditions: Value) -> Value {
+        json!({
+            "addresses": ["10.0.0.1"], "conditions": conditions,
+            "targetRef": { "kind": "Pod", "name": "p", "uid": uid }
+        })
+    }
+
+    #[test]
+    fn only_our_endpoints_count_over_all_slices() {
+        let mut seen = Seen::new("ours");
+        seen.take(Event::Init);
+        let offered = json!({ "ready": true, "serving": true, "terminating": false });
+        seen.take(Event::InitApply(slice(
+            "a",
+            json!([endpoint("ours", offered.clone()), endpoint("other", offered.clone())]),
+        )));
+        // Nil conditions: ready, and not terminating.
+        seen.take(Event::InitApply(slice("b", json!([endpoint("ours", json!({}))]))));
+        seen.take(Event::InitApply(slice("none", Value::Null)));
+        let nobody = json!([{ "addresses": ["10.0.0.2"] }, { "targetRef": { "kind": "Node" } }]);
+        seen.take(Event::InitApply(slice("no-uid", nobody)));
+        assert_eq!(seen.endpoints(), None, "not before all were seen");
+        seen.take(Event::InitDone);
+        let expected = |named, offering, terminating| Some(Endpoints { named, offering, terminating });
+        assert_eq!(seen.endpoints(), expected(2, 2, false));
+        // publishNotReadyAddresses: ready stays true, terminating tells.
+        let ending = json!({ "ready": true, "serving": true, "terminating": true });
+        seen.take(Event::Apply(slice("a", json!([endpoint("ours", ending)]))));
+        assert_eq!(seen.endpoints(), expected(2, 1, true));
+        let unready = json!({ "ready": false, "serving": false });
+        seen.take(Event::Apply(slice("b", json!([endpoint("ours", unready)]))));
+        assert_eq!(seen.endpoints(), expected(2, 0, true));
+        seen.take(Event::Delete(slice("a", json!([]))));
+        seen.take(Event::Apply(slice("b", json!([endpoint("other", offered)]))));
+        assert_eq!(seen.endpoints(), expected(0, 0, false));
+        seen.take(Event::Init);
+        assert_eq!(seen.endpoints(), None);
+    }
+}
