@@ -12,26 +12,19 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    begun::Begun,
     handle::{Arrivals, DrainHandle, DrainWatch, Event, Snapshot},
     hooks::{Hook, Hooks, Restart, Step},
-    knowledge::{Fact, Knowledge, Level},
-    machine::{self, Facts, Withdrawal},
+    knowledge::{Fact, Knowledge},
+    machine::{self, Facts},
     phase::{Phase, Trigger},
-    report::{Account, Report},
+    report::Report,
     timeline::Timings,
 };
 use crate::{
     inflight::{Ending, Inflight},
     telemetry::Metrics,
 };
-
-/// How often streams are told to end while a drain ends them.
-const STREAM_TICK: Duration = Duration::from_millis(10);
-/// The longest time over which endings are spread, so that the clients do not all come back in
-/// one millisecond.
-const STREAM_SPREAD: Duration = Duration::from_secs(5);
-/// Streams that end at once however many there are.
-const STREAM_BATCH: usize = 10;
 
 /// What the driver works by.
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +49,9 @@ pub struct Driver {
     hooks: Hooks,
     restart: Restart,
     /// The drain, once it has begun.
-    drain: Option<Drain>,
+    drain: Option<Begun>,
     /// SIGTERM came, or the server is gone: nothing is left to do after `Drained`.
     may_exit: bool,
-}
-
-/// What a drain that has begun adds.
-struct Drain {
-    trigger: Trigger,
-    began: std::time::Instant,
-    account: Account,
-    waits_for: Option<Withdrawal>,
-    /// Streams that are told to end per tick.
-    stream_batch: usize,
 }
 
 impl Driver {
@@ -125,9 +108,9 @@ impl Driver {
                 return;
             }
             if self.facts.phase == Phase::Draining
-                && let Some(drain) = &self.drain
+                && let Some(batch) = self.drain.as_mut().and_then(|drain| drain.batch(now()))
             {
-                self.inflight.end_streams(drain.stream_batch);
+                self.inflight.end_streams(batch);
             }
             let wake_at = self.wake_at();
             tokio::select! {
@@ -154,8 +137,10 @@ impl Driver {
         if self.hooks.server_restarts_at().is_some_and(|at| now >= at) && self.drain.is_none() {
             self.restarts(Step::Alone);
         }
-        if self.facts.phase == Phase::Withdrawing {
-            self.tell_withdrawal(now);
+        if self.facts.phase == Phase::Withdrawing
+            && let Some(drain) = &mut self.drain
+        {
+            drain.tell_withdrawal(now, &self.facts, &self.knowledge);
         }
     }
 
@@ -229,74 +214,22 @@ impl Driver {
             return;
         }
         let now = now();
-        self.drain = Some(Drain {
-            trigger,
-            began: now,
-            account: Account::new(trigger, &self.inflight),
-            waits_for: None,
-            stream_batch: STREAM_BATCH,
-        });
+        let level = self.knowledge.level();
+        self.drain = Some(Begun::new(trigger, now, level, &self.inflight));
         if !self.rules.has_endpoints {
             self.facts.withdrawn = Some(now);
         }
-        info!(
-            why = trigger.name(),
-            in_flight = self.inflight.finite(),
-            streams = self.inflight.streams(),
-            knowledge = self.knowledge.level().name(),
-            "drain begins"
-        );
         self.plan();
     }
 
     /// Makes the timeline of the drain, anew where the kill time has moved.
     fn plan(&mut self) {
-        let Some(drain) = &self.drain else {
-            return;
-        };
-        let timeline = self.rules.timings.timeline(drain.began, self.knowledge.kill_at());
-        if self.facts.timeline == Some(timeline) {
-            return;
+        let (known, kill_at) = (self.facts.timeline, self.knowledge.kill_at());
+        let timings = &self.rules.timings;
+        let drain = self.drain.as_ref();
+        if let Some(timeline) = drain.and_then(|d| d.timeline(now(), timings, kill_at, known)) {
+            self.facts.timeline = Some(timeline);
         }
-        let left = |at: std::time::Instant| at.saturating_duration_since(now()).as_secs_f64();
-        info!(
-            seconds_to_cut = left(timeline.cut_at),
-            seconds_to_kill = timeline.kill_at.map(left),
-            "drain timeline"
-        );
-        self.facts.timeline = Some(timeline);
-    }
-
-    /// Logs what Withdrawing waits for, each time that it changes.
-    fn tell_withdrawal(&mut self, now: std::time::Instant) {
-        let waits_for = machine::withdrawal(now, &self.facts);
-        let Some(drain) = &mut self.drain else {
-            return;
-        };
-        if drain.waits_for == Some(waits_for) {
-            return;
-        }
-        drain.waits_for = Some(waits_for);
-        let text = match (waits_for, self.knowledge.level()) {
-            (Withdrawal::Endpoints, Level::Timers) => {
-                "nobody tells whether an endpoint offers this pod: waiting for withdraw_timeout"
-            }
-            (Withdrawal::Endpoints, _) => "an endpoint still offers this pod",
-            (Withdrawal::Settle, _) => {
-                "no endpoint offers this pod: settling, for nodes and load balancers to follow"
-            }
-            (Withdrawal::Quiet, _) => "settled, and new connections still arrive: waiting on",
-            (Withdrawal::Done, _) => "withdrawn",
-            (Withdrawal::TimedOut, _) => {
-                "withdraw_timeout is over; new connections may still arrive"
-            }
-        };
-        let endpoints = self.knowledge.endpoints();
-        info!(
-            endpoints = endpoints.map(|endpoints| endpoints.named),
-            offering = endpoints.map(|endpoints| endpoints.offering),
-            "withdrawing: {text}"
-        );
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -313,14 +246,14 @@ impl Driver {
         );
         self.facts.phase = phase;
         self.facts.since = now;
-        let spread = self.spread(now);
+        let cut_at = self.facts.timeline.map(|timeline| timeline.cut_at);
         let mut report = None;
         if let Some(drain) = &mut self.drain {
             if left >= Phase::Withdrawing {
                 drain.account.phase_took(left, took);
             }
             if phase == Phase::Draining {
-                drain.stream_batch = spread;
+                drain.pace(now, cut_at, self.inflight.streams());
             }
             if phase == Phase::Drained {
                 let told = drain.account.report(&self.inflight);
@@ -343,9 +276,10 @@ impl Driver {
     fn publish(&mut self, report: Option<Arc<Report>>) {
         let now = now();
         let phase = self.facts.phase;
-        let deleted = self.drain.as_ref().is_some_and(|drain| {
-            self.knowledge.is_deleted(drain.trigger, drain.began, now)
-        });
+        let deleted = self
+            .drain
+            .as_ref()
+            .is_some_and(|drain| self.knowledge.is_deleted(drain.trigger, drain.at, now));
         let draining = self.facts.timeline.filter(|_| phase == Phase::Draining);
         let since = self.facts.since;
         let news = Snapshot {
@@ -366,24 +300,17 @@ impl Driver {
         });
     }
 
-    /// How many streams end per tick, so that all have ended in time.
-    fn spread(&self, now: std::time::Instant) -> usize {
-        let left = self.facts.timeline.map_or(STREAM_SPREAD, |t| t.cut_at.duration_since(now));
-        let ticks = (left / 2).min(STREAM_SPREAD).as_millis() / STREAM_TICK.as_millis();
-        let ticks = usize::try_from(ticks).unwrap_or(1).max(1);
-        self.inflight.streams().div_ceil(ticks).max(STREAM_BATCH)
-    }
-
     /// When time alone may change something.
     fn wake_at(&self) -> Option<Instant> {
-        let machine = machine::wake_at(&self.facts).map(Instant::from_std);
-        let ending = self.facts.phase == Phase::Draining && self.inflight.streams() > 0;
-        let tick = ending.then(|| Instant::now() + STREAM_TICK);
+        let machine = machine::wake_at(&self.facts);
         let alone = self.hooks.server_restarts_at().filter(|_| self.restart == Restart::No);
-        let doubt = self.drain.as_ref().map(|drain| self.knowledge.doubt_ends(drain.began));
-        let ahead = |at: Option<std::time::Instant>| at.filter(|at| *at > now());
-        let others = [ahead(alone), ahead(doubt)].into_iter().flatten().map(Instant::from_std);
-        machine.into_iter().chain(tick).chain(others).min()
+        let (phase, streams) = (self.facts.phase, self.inflight.streams());
+        let drain = self.drain.as_ref();
+        let batch = drain.and_then(|drain| drain.next_batch(phase, streams));
+        let doubt = drain.map(|drain| self.knowledge.doubt_ends(drain.at));
+        let ahead = |at: &std::time::Instant| *at > now();
+        let others = [alone.filter(ahead), doubt.filter(ahead)].into_iter().flatten();
+        machine.into_iter().chain(batch).chain(others).min().map(Instant::from_std)
     }
 
     fn next_expiry(&self) -> Option<Instant> {

@@ -205,12 +205,7 @@ mod tests {
             (vec![deleted], Level::Timers, Some(Trigger::Deleted), None),
             // A lost API server takes the level, and not what is final.
             (vec![deleted, lost[0], lost[1]], Level::Timers, Some(Trigger::Deleted), None),
-            (
-                vec![endpoints(1, 0, true), lost[0]],
-                Level::Timers,
-                Some(Trigger::Terminating),
-                None,
-            ),
+            (vec![endpoints(1, 0, true), lost[0]], Level::Timers, Some(Trigger::Terminating), None),
         ] {
             let knowledge = known(&facts);
             assert_eq!(knowledge.level(), level, "{facts:?}");

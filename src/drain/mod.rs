@@ -4,6 +4,7 @@
 //! no I/O.
 //! `driver` owns the clock and the channels and decides nothing that they could decide.
 
+mod begun;
 pub mod driver;
 pub mod handle;
 pub mod hooks;

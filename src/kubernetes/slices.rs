@@ -222,7 +222,8 @@ mod tests {
         seen.take(Event::InitApply(slice("no-uid", nobody)));
         assert_eq!(seen.endpoints(), None, "not before all were seen");
         seen.take(Event::InitDone);
-        let expected = |named, offering, terminating| Some(Endpoints { named, offering, terminating });
+        let expected =
+            |named, offering, terminating| Some(Endpoints { named, offering, terminating });
         assert_eq!(seen.endpoints(), expected(2, 2, false));
         // publishNotReadyAddresses: ready stays true, terminating tells.
         let ending = json!({ "ready": true, "serving": true, "terminating": true });

@@ -1,9 +1,12 @@
 //! `ebbtide run`: wires everything, and is the only file that knows all. What each part does
-//! stands in its own file.
+//! stands in its own file; beside it, what connects two parts that do not know each other.
 
-use std::{ffi::OsString, fmt, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+mod account;
+mod cluster;
+mod restart;
 
-use futures_util::StreamExt;
+use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
@@ -19,12 +22,10 @@ use crate::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
         handle::{Arrivals, Event},
-        hooks::{Restart, Step},
-        report::Report,
         timeline::{DEFAULT_DRAIN_TIMEOUT, Timings},
     },
     inflight::Inflight,
-    kubernetes::{self, Cluster, Identity, Teller},
+    kubernetes::Cluster,
     pool::{self, BoxedIo, Connector, Pool},
     proxy::{Proxy, RequestBody},
     serve::{self, Port, Stage, Tcp},
@@ -164,14 +165,14 @@ pub async fn run(
     group.spawn("signals", signals.run(drain.clone()));
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool reaper", pool.clone().reap());
-    group.spawn("server restart", restarts(pool.clone(), watch.clone(), drain.clone()));
-    let cluster = in_kubernetes.then(cluster).flatten();
+    group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
+    let cluster = in_kubernetes.then(cluster::join).flatten();
     let teller = cluster.as_ref().map(Cluster::teller);
     let (tells, mut told) = oneshot::channel();
     if let Some(cluster) = cluster {
-        group.spawn("kubernetes", learn(cluster, watch.clone(), drain.clone()));
+        group.spawn("kubernetes", cluster::learn(cluster, watch.clone(), drain.clone()));
     }
-    let account = report(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
+    let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
     group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
@@ -267,82 +268,6 @@ async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) 
     drain.tell(Event::UpstreamAnswered).await;
 }
 
-/// This pod's cluster, if it can be asked.
-fn cluster() -> Option<Cluster> {
-    match Identity::from_environment(|name| std::env::var(name).ok()) {
-        Ok(identity) => Cluster::join(identity),
-        Err(error) => {
-            warn!(error, "who this pod is cannot be told; the drain goes by timers");
-            None
-        }
-    }
-}
-
-/// Passes on what the cluster tells. Somebody waits for it from the trigger on.
-async fn learn(cluster: Cluster, mut watch: DrainWatch, drain: DrainHandle) {
-    let (urgent, waits) = watch::channel(false);
-    let mut facts = pin!(cluster.facts(waits));
-    let begun = async {
-        watch.reached(Phase::Withdrawing).await;
-        urgent.send_replace(true);
-        std::future::pending::<()>().await;
-    };
-    let mut begun = pin!(begun);
-    loop {
-        let fact = tokio::select! {
-            fact = facts.next() => fact,
-            () = &mut begun => None,
-        };
-        match fact {
-            Some(fact) => drain.tell(Event::Learned(fact)).await,
-            None => return std::future::pending().await,
-        }
-    }
-}
-
-/// Longest that a server is expected to go on after its hook has returned. One that does not go
-/// at all was not restarted.
-const GOING: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Keeps new calls waiting while the server's container restarts: from its hook on, so that the
-/// calls in flight come to an end, until the server answers again.
-async fn restarts(pool: Pool<RequestBody>, watch: DrainWatch, drain: DrainHandle) {
-    loop {
-        watch.clone().until(|now| now.restart == Restart::Finishing).await;
-        let (mut ends, mut stops) = (watch.clone(), watch.clone());
-        let restart = async {
-            let idle = async {
-                let held = pool.hold_calls().await;
-                drain.tell(Event::Restart(Step::Idle)).await;
-                held
-            };
-            let mut idle = pin!(idle);
-            let stopping = stops.until(|now| now.restart == Restart::Stopping);
-            let held = tokio::select! {
-                held = &mut idle => {
-                    stops.until(|now| now.restart == Restart::Stopping).await;
-                    Some(held)
-                }
-                _ = stopping => None,
-            };
-            let going = Instant::now();
-            while pool.probe().await.is_ok() && going.elapsed() < GOING {
-                sleep(LOOK).await;
-            }
-            while pool.probe().await.is_err() {
-                sleep(LOOK).await;
-            }
-            drop(held);
-        };
-        tokio::select! {
-            () = restart => drain.tell(Event::Restart(Step::Back)).await,
-            // The pod ends: what is left of the server is for the calls that still come.
-            _ = ends.reached(Phase::Withdrawing) => return std::future::pending().await,
-        }
-    }
-}
-
 /// Tells the data port when clients are to go elsewhere.
 async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
     watch.reached(Phase::Draining).await;
@@ -353,62 +278,6 @@ async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
         }
         open
     });
-}
-
-/// Tells the cluster that a drain began; and writes the account of it once it is over: one line,
-/// the termination message, and one Event. `_told` is dropped when all is written.
-async fn report(
-    mut watch: DrainWatch,
-    pool: Pool<RequestBody>,
-    inflight: Inflight,
-    teller: Option<Teller>,
-    in_kubernetes: bool,
-    _told: oneshot::Sender<()>,
-) {
-    let begun = watch.reached(Phase::Withdrawing).await;
-    let started = async {
-        if let Some(teller) = &teller {
-            let why = begun.trigger.map_or("unknown", |trigger| trigger.name());
-            let (calls, streams) = (inflight.finite(), inflight.streams());
-            teller
-                .started(format!("{why}: {calls} calls and {streams} streams in flight"))
-                .await;
-        }
-    };
-    let ended = async {
-        let report = watch.reached(Phase::Drained).await.report?;
-        log_report(&report, pool.drain(Instant::now()).await);
-        if in_kubernetes {
-            kubernetes::leave_termination_message(&report);
-        }
-        Some(report)
-    };
-    if let ((), Some(report)) = tokio::join!(started, ended)
-        && let Some(teller) = &teller
-    {
-        teller.ended(&report).await;
-    }
-}
-
-fn log_report(report: &Report, pool: pool::Counts) {
-    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-    let account = serde_json::to_value(report).unwrap_or_default();
-    info!(
-        why = report.trigger.name(),
-        seconds = report.seconds,
-        phases = json(serde_json::to_string(&report.phases)),
-        completed = report.completed,
-        refused = report.refused,
-        streams_ended = report.streams_ended,
-        abandoned = report.abandoned,
-        lost = report.lost,
-        cut = report.cut,
-        cut_calls = json(serde_json::to_string(&report.cut_calls)),
-        in_flight_at_trigger = account["in_flight_at_trigger"].to_string(),
-        since_start = account["since_start"].to_string(),
-        pool = json(serde_json::to_string(&pool)),
-        "drain report"
-    );
 }
 
 /// What `settle` is where it was not set and there are endpoints to leave.
