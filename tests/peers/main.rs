@@ -25,6 +25,13 @@ fn peers() -> PathBuf {
     )
 }
 
+fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| {
+        let program = command.get_program();
+        panic!("{} does not start: {error}; run tests/setup again", program.display())
+    })
+}
+
 /// A process that dies with the test.
 struct Running(Child);
 
@@ -93,7 +100,7 @@ impl Server {
     fn start(self) -> (Running, u16) {
         let port = free_port();
         let mut command = self.command(port);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
         until_open(port);
         (Running(child), port)
     }
@@ -152,6 +159,7 @@ enum Client {
     TypeScript2,
     Python1,
     Python2,
+    Rmcp,
 }
 
 impl Client {
@@ -172,9 +180,10 @@ impl Client {
             Client::TypeScript2 => node("typescript-v2"),
             Client::Python1 => python("python-v1"),
             Client::Python2 => python("python-v2"),
+            Client::Rmcp => Command::new(folder.join("rmcp/bin/ebbtide-test-client")),
         };
         command.arg(format!("http://127.0.0.1:{port}/mcp")).arg(what);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         (Running(child), lines)
     }
@@ -252,10 +261,12 @@ pairs! {
     typescript_v2_everything: TypeScript2, Everything;
     python_v1_everything: Python1, Everything;
     python_v2_everything: Python2, Everything;
+    rmcp_everything: Rmcp, Everything;
     typescript_v1_fastmcp: TypeScript1, FastMcp;
     typescript_v2_fastmcp: TypeScript2, FastMcp;
     python_v1_fastmcp: Python1, FastMcp;
     python_v2_fastmcp: Python2, FastMcp;
+    rmcp_fastmcp: Rmcp, FastMcp;
 }
 
 /// As in a container's ENTRYPOINT: the server is ebbtide's child.
