@@ -1,0 +1,189 @@
+//! How a call ends that does not end by itself: always with its own id, always at its instant.
+
+use ebbtide::drain::{Phase, handle::Event};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::harness::{ANSWER, EVENTS, Settings, World, body, call, get, post, seconds};
+
+fn cut_after(drain_timeout: f64) -> Settings {
+    let mut settings = Settings::default();
+    settings.rules.timings.drain_timeout = Some(seconds(drain_timeout));
+    settings
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_head_is_cut_with_http_200_and_its_id() {
+    let mut world = World::start(cut_after(10.0)).await;
+    let batch = r#"[{"method":"a","id":1},{"method":"n"},{"method":"b","id":"2"}]"#;
+    let mut clients = Vec::new();
+    for request in [call("7", ""), call("\"7\"", ""), post(batch, ""), call("8", "X: half\r\n")] {
+        clients.push(world.asked(&request).await);
+    }
+    let mut servers = Vec::new();
+    for _ in &clients {
+        let mut server = world.server().await;
+        // A JSON answer that is not whole: its head was not passed on.
+        if server.message().await.contains("x: half") {
+            let half = ANSWER.replace("Content-Length: 2", "Content-Length: 3");
+            server.send(&half).await;
+        }
+        servers.push(server);
+    }
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    let mut answers = Vec::new();
+    for client in &mut clients {
+        answers.push(client.message().await);
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+    for answer in &answers {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    }
+    let errors: Vec<Value> =
+        answers.iter().map(|answer| serde_json::from_str(body(answer)).unwrap()).collect();
+    let expected = [Value::from(7), Value::from("7"), Value::Null, Value::from(8)];
+    for (error, id) in errors.iter().zip(&expected).filter(|(_, id)| !id.is_null()) {
+        assert_eq!((&error["id"], &error["error"]["code"]), (id, &Value::from(-32010)));
+    }
+    let ids: Vec<_> =
+        errors[2].as_array().unwrap().iter().map(|error| error["id"].clone()).collect();
+    assert_eq!(ids, [Value::from(1), Value::from("2")]);
+    // The server is let go: it may stop what it does.
+    for server in &mut servers {
+        assert_eq!(server.rest().await, "");
+    }
+    assert_eq!(world.report().await.cut, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_stream_of_events_is_cut_with_one_event_and_a_last_chunk() {
+    let mut world = World::start(cut_after(10.0)).await;
+    let (mut client, mut server) = world.held(&call("\"s\"", "")).await;
+    server.send(EVENTS).await;
+    server.chunk("id: 1\ndata: first\n\n").await;
+    client.until("data: first\n\n").await;
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    let end = client.until("0\r\n\r\n").await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    let events: Vec<_> = end.matches("event: message\ndata: ").collect();
+    assert_eq!(events.len(), 1, "{end}");
+    assert!(end.contains(r#""id":"s","error":{"code":-32010"#), "{end}");
+    assert!(!end.contains("\nid:"), "{end}");
+    assert_eq!(server.rest().await, "");
+}
+
+/// Half an event is finished if that comes soon, and else closed before the error.
+#[tokio::test(start_paused = true)]
+async fn an_event_under_way_ends_before_the_error() {
+    for (more_after, last) in [(0.2, "data: {\"half\":true}\n\n"), (0.4, "data: {\"half\":\n\n")] {
+        let mut world = World::start(cut_after(10.0)).await;
+        let (mut client, mut server) = world.held(&call("1", "")).await;
+        server.send(EVENTS).await;
+        server.chunk("data: {\"half\":").await;
+        client.until("half\":").await;
+        let began = Instant::now();
+        world.drain.tell(Event::Requested).await;
+        let cut = began + seconds(10.0);
+        sleep_until(cut + seconds(more_after)).await;
+        // Let go, where that was too late.
+        let rest = "true}\n\ndata: next\n\n";
+        let _ = tokio::io::AsyncWriteExt::write_all(
+            &mut server.pipe,
+            format!("{:x}\r\n{rest}\r\n", rest.len()).as_bytes(),
+        )
+        .await;
+        let end = client.until("0\r\n\r\n").await;
+        let events: String = format!("data: {{\"half\":{}", without_chunks(&end));
+        let (first, error) = events.split_once("event: message\n").unwrap();
+        assert_eq!(first, last);
+        assert!(error.starts_with("data: {\"jsonrpc\":\"2.0\",\"id\":1,"), "{error}");
+        assert!(!error.contains("next"), "{error}");
+    }
+}
+
+/// The bytes of a chunked body, which `until` has split behind its first part.
+fn without_chunks(body: &str) -> String {
+    let lines = body.trim_start_matches("\r\n").split("\r\n");
+    let is_size = |line: &&str| !line.is_empty() && u32::from_str_radix(line, 16).is_ok();
+    lines.filter(|line| !is_size(line)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_in_line_gets_503() {
+    let mut settings = Settings::default();
+    settings.pool.max_connections = 1;
+    let mut world = World::start(settings).await;
+    let (mut first, mut server) = world.held(&call("1", "")).await;
+    let began = Instant::now();
+    let mut second = world.asked(&call("\"second\"", "")).await;
+    sleep(seconds(1.0)).await;
+    let mut third = world.asked(&call("3", "")).await;
+
+    let refused = second.message().await;
+    assert_eq!(began.elapsed().as_millis(), 5000);
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
+    assert!(refused.contains(r#""id":"second","error":{"code":-32012"#), "{refused}");
+    assert!(refused.contains("max_connections"), "{refused}");
+    // The line moves: the third had a second left.
+    server.send(ANSWER).await;
+    assert!(first.message().await.ends_with("{}"));
+    assert!(server.message().await.contains(r#""id":3"#));
+    server.send(ANSWER).await;
+    assert!(third.message().await.ends_with("{}"));
+    assert_eq!(began.elapsed().as_millis(), 5000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_in_time_is_given_up() {
+    let mut settings = Settings::default();
+    settings.rules.response_timeout = seconds(20.0);
+    let mut world = World::start(settings).await;
+    let began = Instant::now();
+    let (mut silent, _server) = world.held(&call("\"silent\"", "")).await;
+    // An answer that has begun may last.
+    let (mut stream, mut events) = world.held(&call("2", "")).await;
+    events.send(EVENTS).await;
+    let (mut plain, _server) = world.held("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+
+    let answer = silent.message().await;
+    // Looked for ten times in the time that was given.
+    let took = began.elapsed();
+    assert!(took >= seconds(20.0) && took <= seconds(22.0), "{took:?}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains(r#""id":"silent","error":{"code":-32011"#), "{answer}");
+    assert!(plain.message().await.starts_with("HTTP/1.1 504"));
+    sleep(seconds(60.0)).await;
+    events.chunk("data: late\n\n").await;
+    stream.until("data: late\n\n").await;
+}
+
+/// The phase is read after the ticket is taken: who comes in the middle of the change is seen.
+#[tokio::test(start_paused = true)]
+async fn draining_refuses_what_would_not_end() {
+    let mut world = World::start(Settings::default()).await;
+    let (_held, _server) = world.held(&call("1", "")).await;
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Draining).await;
+    let initialize = post(r#"{"method":"initialize","id":"i"}"#, "");
+    let mut client = world.asked(&initialize).await;
+    let answer = client.message().await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""id":"i""#), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert_eq!(client.rest().await, "");
+    let mut client = world.asked(&get("")).await;
+    assert!(client.message().await.starts_with("HTTP/1.1 503"));
+    // Calls in flight may be waiting for these.
+    for message in [r#"{"id":0,"result":{}}"#, r#"{"method":"notifications/cancelled"}"#] {
+        let mut client = world.asked(&post(message, "")).await;
+        let mut server = world.server().await;
+        assert!(server.message().await.ends_with(message));
+        server
+            .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .await;
+        assert!(client.message().await.starts_with("HTTP/1.1 202"));
+    }
+}

@@ -1,0 +1,313 @@
+//! A sidecar without its process, and both ends of every pipe to it.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use ebbtide::{
+    admin::Admin,
+    drain::{
+        DrainHandle, DrainWatch, Driver, Phase,
+        driver::Rules,
+        handle::{Arrivals, Event},
+        report::Report,
+        timeline::Timings,
+    },
+    inflight::Inflight,
+    pool::{self, Pool},
+    proxy::{Proxy, RequestBody},
+    serve::{self, Accept, BoxedIo, Port, Stage},
+    tasks::Group,
+    telemetry::Metrics,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::{Mutex, mpsc, watch},
+    time::{Instant, timeout},
+};
+
+/// Of the clock that jumps: what has not come by then does not come.
+const HANG: Duration = Duration::from_hours(1);
+
+/// What a pipe holds.
+pub const PIPE: usize = 16 * 1024;
+
+pub fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// What a test may want different.
+pub struct Settings {
+    pub rules: Rules,
+    pub pool: pool::Limits,
+    pub header_timeout: Duration,
+    /// Longest that a lone hook waits.
+    pub restart_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let timings = Timings {
+            withdraw_timeout: seconds(15.0),
+            settle: Duration::ZERO,
+            quiet: Duration::ZERO,
+            drain_timeout: None,
+            stop_reserve: seconds(2.0),
+            grace: None,
+        };
+        let rules = Rules { timings, has_endpoints: false, response_timeout: Duration::ZERO };
+        let pool = pool::Limits {
+            max_connections: 100,
+            max_streams: 1000,
+            acquire_timeout: seconds(5.0),
+            idle_timeout: seconds(4.0),
+        };
+        Self { rules, pool, header_timeout: seconds(10.0), restart_wait: seconds(30.0) }
+    }
+}
+
+/// Both ports, the proxy, the pool and the driver; everything ends with it.
+pub struct World {
+    pub drain: DrainHandle,
+    pub watch: DrainWatch,
+    data: mpsc::UnboundedSender<DuplexStream>,
+    admin: mpsc::UnboundedSender<DuplexStream>,
+    servers: mpsc::UnboundedReceiver<DuplexStream>,
+    /// Held: a port whose stage has no sender closes.
+    _stage: watch::Sender<Stage>,
+    tasks: Group,
+}
+
+impl World {
+    /// Starts it and waits until it serves.
+    pub async fn start(settings: Settings) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let inflight = Inflight::new(Arc::clone(&metrics));
+        let arrivals = Arc::new(Arrivals::default());
+        let (driver, drain, watch) = Driver::new(
+            settings.rules,
+            inflight.clone(),
+            Arc::clone(&arrivals),
+            Arc::clone(&metrics),
+        );
+        let (connected, servers) = mpsc::unbounded_channel();
+        let connector: pool::Connector = Box::new(move || {
+            let (ours, theirs) = duplex(PIPE);
+            let connected = connected.send(theirs);
+            Box::pin(async move {
+                connected.map_err(io::Error::other)?;
+                Ok(Box::new(ours) as pool::BoxedIo)
+            })
+        });
+        let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics);
+        let counts = pool.clone();
+        let proxy = Proxy { pool, inflight: inflight.clone(), drain: watch.clone() };
+        let admin = Admin {
+            drain: drain.clone(),
+            watch: watch.clone(),
+            inflight,
+            pool: Box::new(move || counts.counts()),
+            metrics: Arc::clone(&metrics),
+            upstream: "in memory".into(),
+            restart_wait: settings.restart_wait,
+            drain_token_file: None,
+        };
+        let (stage, stages) = watch::channel(Stage::Open);
+        let limits = serve::Limits {
+            max_inbound: 10_000,
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            header_timeout: settings.header_timeout,
+        };
+        let data_port = Port {
+            name: "data",
+            limits,
+            stages: stages.clone(),
+            metrics: Arc::clone(&metrics),
+            counted: true,
+            arrived: Box::new(move || arrivals.note(Instant::now().into_std())),
+            handler: Arc::new(proxy),
+        };
+        let admin_port = Port {
+            name: "admin",
+            limits,
+            stages,
+            metrics,
+            counted: false,
+            arrived: Box::new(|| ()),
+            handler: Arc::new(admin),
+        };
+        let (data, data_clients) = mpsc::unbounded_channel();
+        let (admin, admin_clients) = mpsc::unbounded_channel();
+        let mut tasks = Group::default();
+        tasks.spawn("driver", driver.run());
+        tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
+        tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
+        let world = Self { drain, watch, data, admin, servers, _stage: stage, tasks };
+        world.drain.tell(Event::UpstreamAnswered).await;
+        world.reached(Phase::Serving).await;
+        world
+    }
+
+    /// A new client connection to the data port.
+    pub fn client(&self) -> Wire {
+        connect(&self.data)
+    }
+
+    /// A new client connection to the admin port.
+    pub fn admin(&self) -> Wire {
+        connect(&self.admin)
+    }
+
+    /// A new client that has sent a request.
+    pub async fn asked(&self, request: &str) -> Wire {
+        let mut client = self.client();
+        client.send(request).await;
+        client
+    }
+
+    /// The server's end of the next connection that the pool opens.
+    pub async fn server(&mut self) -> Wire {
+        Wire::new(bounded(self.servers.recv(), "a connection to the server").await.unwrap())
+    }
+
+    /// A request that waits for the server's answer: the client's end and the server's. Dropping
+    /// either is an end of its own.
+    pub async fn held(&mut self, request: &str) -> (Wire, Wire) {
+        let client = self.asked(request).await;
+        let mut server = self.server().await;
+        server.message().await;
+        (client, server)
+    }
+
+    /// Waits for the phase; when it was reached.
+    pub async fn reached(&self, phase: Phase) -> Instant {
+        let mut watch = self.watch.clone();
+        bounded(watch.reached(phase), phase.name()).await;
+        Instant::now()
+    }
+
+    /// Waits for the end of the drain, and ends the driver.
+    pub async fn report(mut self) -> Report {
+        let snapshot = bounded(self.watch.reached(Phase::Drained), "the end of the drain").await;
+        self.drain.tell(Event::Signal).await;
+        let ended = bounded(self.tasks.ended(), "the end of the driver").await.unwrap();
+        assert_eq!((ended.name, ended.panic), ("driver", None));
+        Report::clone(&snapshot.report.unwrap())
+    }
+}
+
+fn connect(port: &mpsc::UnboundedSender<DuplexStream>) -> Wire {
+    let (ours, theirs) = duplex(PIPE);
+    port.send(theirs).unwrap();
+    Wire::new(ours)
+}
+
+/// Waits, and fails where it would wait for ever.
+pub async fn bounded<T>(future: impl Future<Output = T>, what: &str) -> T {
+    timeout(HANG, future).await.unwrap_or_else(|_| panic!("{what} never came"))
+}
+
+/// Clients that come through a channel.
+struct Pipes(Mutex<mpsc::UnboundedReceiver<DuplexStream>>);
+
+impl Accept for Pipes {
+    async fn accept(&self) -> io::Result<(BoxedIo, SocketAddr)> {
+        match self.0.lock().await.recv().await {
+            Some(pipe) => Ok((Box::new(pipe), ([127, 0, 0, 1], 1).into())),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// One end of a connection that speaks raw HTTP/1.1.
+pub struct Wire {
+    pub pipe: DuplexStream,
+    /// Read, and not asked for yet.
+    pub read: Vec<u8>,
+}
+
+impl Wire {
+    fn new(pipe: DuplexStream) -> Self {
+        Self { pipe, read: Vec::new() }
+    }
+
+    pub async fn send(&mut self, text: &str) {
+        bounded(self.pipe.write_all(text.as_bytes()), "room for what is sent").await.unwrap();
+    }
+
+    /// Sends one chunk of a chunked body.
+    pub async fn chunk(&mut self, text: &str) {
+        self.send(&format!("{:x}\r\n{text}\r\n", text.len())).await;
+    }
+
+    /// What comes up to and with `end`.
+    pub async fn until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.read.windows(end.len()).position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let rest = self.read.split_off(at + end.len());
+                return text(&std::mem::replace(&mut self.read, rest));
+            }
+            assert!(self.more().await, "{end:?} never came: {:?}", text(&self.read));
+        }
+    }
+
+    /// What comes until the other end closes.
+    pub async fn rest(&mut self) -> String {
+        while self.more().await {}
+        text(&std::mem::take(&mut self.read))
+    }
+
+    /// One whole request, or one answer with a length.
+    pub async fn message(&mut self) -> String {
+        let mut message = self.until("\r\n\r\n").await;
+        let head = message.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        let length = length.map_or(0, |length| length.parse().unwrap());
+        while self.read.len() < length {
+            assert!(self.more().await, "the body of {message:?} is not whole");
+        }
+        let rest = self.read.split_off(length);
+        message.push_str(&text(&std::mem::replace(&mut self.read, rest)));
+        message
+    }
+
+    async fn more(&mut self) -> bool {
+        let read = bounded(self.pipe.read_buf(&mut self.read), "more bytes, or their end").await;
+        read.unwrap() > 0
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A JSON-RPC call as a whole HTTP request.
+pub fn call(id: &str, more: &str) -> String {
+    let body =
+        format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"t"}},"id":{id}}}"#);
+    post(&body, more)
+}
+
+pub fn post(body: &str, more: &str) -> String {
+    format!(
+        "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{more}\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub fn get(more: &str) -> String {
+    format!("GET /mcp HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{more}\r\n")
+}
+
+pub fn body(message: &str) -> &str {
+    message.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+/// The server's answer to a call.
+pub const ANSWER: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+
+/// The head of the server's stream of events.
+pub const EVENTS: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -1,0 +1,77 @@
+//! Back-pressure: who does not read is not written to, and nothing piles up in between.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::harness::{EVENTS, PIPE, Settings, Wire, World, call, seconds};
+
+/// Far more than any buffer on the way.
+const MUCH: usize = 16 * 1024 * 1024;
+/// The two pipes, and what hyper buffers on each side.
+const BOUND: usize = 2 * PIPE + 512 * 1024;
+
+/// Writes until nothing more is taken; how many bytes were.
+async fn fill(wire: &mut Wire, most: usize) -> usize {
+    let part = [b'x'; 1000];
+    let mut written = 0;
+    while written < most {
+        let room = part.len().min(most - written);
+        // Of a clock that jumps when everybody waits: nobody will take more.
+        match timeout(seconds(1.0), wire.pipe.write(&part[..room])).await {
+            Ok(count) => written += count.unwrap(),
+            Err(_) => break,
+        }
+    }
+    written
+}
+
+/// Reads the bytes; a panic when they do not come.
+async fn read(wire: &mut Wire, count: usize) {
+    let mut part = vec![0; PIPE];
+    let mut left = count - wire.read.len();
+    while left > 0 {
+        let room = part.len().min(left);
+        let read = timeout(seconds(1.0), wire.pipe.read(&mut part[..room])).await;
+        let read = read.expect("the rest comes").unwrap();
+        assert!(read > 0, "{left} bytes never came");
+        left -= read;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_stops_the_server() {
+    for head in [
+        EVENTS.replace("Transfer-Encoding: chunked", &format!("Content-Length: {MUCH}")),
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {MUCH}\r\n\r\n"
+        ),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"),
+    ] {
+        let mut world = World::start(Settings::default()).await;
+        let (mut client, mut server) = world.held(&call("1", "")).await;
+        server.send(&head).await;
+        let written = fill(&mut server, MUCH).await;
+        assert!(written < BOUND, "{written} bytes piled up: {head}");
+        // It goes on as soon as somebody reads, and all of it arrives.
+        client.until("\r\n\r\n").await;
+        let (rest, ()) = tokio::join!(fill(&mut server, MUCH - written), read(&mut client, MUCH));
+        assert_eq!(written + rest, MUCH);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_read_stops_the_client() {
+    let mut world = World::start(Settings::default()).await;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {MUCH}\r\n\r\n"
+    );
+    let mut client = world.asked(&head).await;
+    let mut server = world.server().await;
+    let written = fill(&mut client, MUCH).await;
+    assert!(written < BOUND, "{written} bytes piled up");
+    server.until("\r\n\r\n").await;
+    let (rest, ()) = tokio::join!(fill(&mut client, MUCH - written), read(&mut server, MUCH));
+    assert_eq!(written + rest, MUCH);
+}

@@ -1,0 +1,206 @@
+//! When each phase begins, to the millisecond.
+
+use std::time::Duration;
+
+use ebbtide::drain::{Phase, handle::Event};
+use tokio::time::{Instant, sleep_until};
+
+use crate::harness::{ANSWER, Settings, World, bounded, call, seconds};
+
+/// Hundredths of a second: more than the grain of a timer, less than any time that is set.
+fn hundredths(took: Duration) -> u128 {
+    (took.as_millis() + 5) / 10
+}
+
+/// What a drain is told, and when its phases begin while one call never ends.
+struct Case {
+    name: &'static str,
+    change: fn(&mut Settings),
+    /// New connections, in seconds after the trigger.
+    arrivals: &'static [f64],
+    draining: Duration,
+    cutting: Duration,
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_phase_begins_at_its_instant() {
+    let cases = [
+        Case {
+            name: "no endpoints to leave, nothing set",
+            change: |_| (),
+            arrivals: &[],
+            draining: seconds(0.0),
+            cutting: seconds(30.0),
+        },
+        Case {
+            name: "settle is waited for",
+            change: |s| s.rules.timings.settle = seconds(2.0),
+            arrivals: &[],
+            draining: seconds(2.0),
+            cutting: seconds(30.0),
+        },
+        Case {
+            name: "quiet begins anew with each connection",
+            change: |s| {
+                s.rules.timings.settle = seconds(2.0);
+                s.rules.timings.quiet = seconds(1.0);
+            },
+            arrivals: &[0.5, 1.7, 2.4],
+            draining: seconds(3.4),
+            cutting: seconds(30.0),
+        },
+        Case {
+            name: "quiet that never comes ends with withdraw_timeout",
+            change: |s| {
+                s.rules.timings.settle = seconds(1.0);
+                s.rules.timings.quiet = seconds(1.0);
+                s.rules.timings.withdraw_timeout = seconds(3.0);
+            },
+            arrivals: &[0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5],
+            draining: seconds(3.0),
+            cutting: seconds(30.0),
+        },
+        Case {
+            name: "endpoints that nobody sees take withdraw_timeout",
+            change: |s| {
+                s.rules.has_endpoints = true;
+                s.rules.timings.settle = seconds(2.0);
+            },
+            arrivals: &[],
+            draining: seconds(15.0),
+            cutting: seconds(30.0),
+        },
+        Case {
+            name: "drain_timeout bounds everything",
+            change: |s| {
+                s.rules.has_endpoints = true;
+                s.rules.timings.drain_timeout = Some(seconds(10.0));
+            },
+            arrivals: &[],
+            draining: seconds(10.0),
+            cutting: seconds(10.0),
+        },
+        Case {
+            name: "the grace less what stopping takes",
+            change: |s| s.rules.timings.grace = Some(seconds(60.0)),
+            arrivals: &[],
+            draining: seconds(0.0),
+            cutting: seconds(57.0),
+        },
+    ];
+    for case in cases {
+        let mut settings = Settings::default();
+        (case.change)(&mut settings);
+        let mut world = World::start(settings).await;
+        let (mut client, _server) = world.held(&call("1", "")).await;
+
+        let began = Instant::now();
+        world.drain.tell(Event::Requested).await;
+        world.reached(Phase::Withdrawing).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "{}", case.name);
+        let watcher = async { world.reached(Phase::Draining).await - began };
+        let arrivals = async {
+            let mut clients = Vec::new();
+            for at in case.arrivals {
+                sleep_until(began + seconds(*at)).await;
+                clients.push(world.client());
+            }
+            clients
+        };
+        let (draining, clients) = tokio::join!(watcher, arrivals);
+        assert_eq!(hundredths(draining), hundredths(case.draining), "{}", case.name);
+        let cutting = world.reached(Phase::Cutting).await - began;
+        assert_eq!(hundredths(cutting), hundredths(case.cutting), "{}", case.name);
+        assert!(client.message().await.contains("-32010"), "{}", case.name);
+
+        let report = world.report().await;
+        let phases: Vec<_> = report.phases.iter().map(|(phase, _)| *phase).collect();
+        assert_eq!(phases, [Phase::Withdrawing, Phase::Draining, Phase::Cutting], "{}", case.name);
+        let took = report.phases.iter().map(|(_, took)| hundredths(seconds(*took)));
+        let expected = [case.draining, case.cutting.saturating_sub(case.draining), Duration::ZERO];
+        assert_eq!(took.collect::<Vec<_>>(), expected.map(hundredths), "{}", case.name);
+        assert_eq!((report.cut, report.completed), (1, 0), "{}", case.name);
+        drop(clients);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_drain_ends_with_the_last_call() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let began = Instant::now();
+    world.drain.tell(Event::Signal).await;
+    sleep_until(began + seconds(12.0)).await;
+    assert_eq!(world.watch.phase(), Phase::Draining);
+    server.send(ANSWER).await;
+    assert!(client.message().await.ends_with("{}"));
+    assert_eq!((world.reached(Phase::Drained).await - began).as_secs(), 12);
+    assert_eq!(world.report().await.completed, 1);
+}
+
+/// A client that does not read its error holds the cut for as long as a cut may take.
+#[tokio::test(start_paused = true)]
+async fn a_cut_takes_a_second_at_most() {
+    let mut world = World::start(Settings::default()).await;
+    let (_client, mut server) = world.held(&call("1", "")).await;
+    server.send(crate::harness::EVENTS).await;
+    // More than the pipe to the client and hyper's buffer hold: the error finds no room.
+    let filled = async {
+        loop {
+            server.chunk(&format!("data: {}\n\n", "x".repeat(1000))).await;
+        }
+    };
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    let drained = bounded(
+        async {
+            tokio::select! {
+                never = filled => never,
+                at = world.reached(Phase::Drained) => at,
+            }
+        },
+        "the end",
+    )
+    .await;
+    assert_eq!((drained - began).as_secs(), 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_cuts_at_once() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, _server) = world.held(&call("1", "")).await;
+    let began = Instant::now();
+    world.drain.tell(Event::Signal).await;
+    world.reached(Phase::Draining).await;
+    world.drain.tell(Event::Signal).await;
+    assert!(client.message().await.contains("-32010"));
+    world.reached(Phase::Drained).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// Between half of the time and the cut a session ends between two calls, never in one.
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_is_over_from_half_of_draining_on() {
+    let mut world = World::start(Settings::default()).await;
+    let session = "Mcp-Session-Id: s\r\n";
+    let (_held, _server) = world.held(&call("0", "Mcp-Session-Id: other\r\n")).await;
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+
+    // Before: served.
+    sleep_until(began + seconds(14.9)).await;
+    let (mut client, mut server) = world.held(&call("1", session)).await;
+    // After, with one call pending: served too.
+    sleep_until(began + seconds(20.0)).await;
+    let (mut beside, mut second) = world.held(&call("2", session)).await;
+    for (server, client) in [(&mut server, &mut client), (&mut second, &mut beside)] {
+        server.send(ANSWER).await;
+        let answer = client.message().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+    // After, with nothing pending: over.
+    client.send(&call("3", session)).await;
+    let answer = client.message().await;
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(r#""id":3"#), "{answer}");
+}
