@@ -1,4 +1,6 @@
-//! How streams end: properly, and not while their session has a call.
+//! How streams end: spread, properly, and not while their session has a call.
+
+use std::collections::BTreeMap;
 
 use ebbtide::drain::{Phase, handle::Event};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -11,6 +13,45 @@ async fn stream(world: &mut World, more: &str) -> (Wire, Wire) {
     server.send(EVENTS).await;
     client.until("\r\n\r\n").await;
     (client, server)
+}
+
+/// How many of `count` streams end in which tick of 10 ms, with so much time to the cut.
+async fn endings(count: usize, drain_timeout: f64) -> BTreeMap<u128, usize> {
+    let mut settings = Settings::default();
+    settings.pool.max_streams = count;
+    settings.rules.timings.drain_timeout = Some(seconds(drain_timeout));
+    let mut world = World::start(settings).await;
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(stream(&mut world, "").await);
+    }
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    let mut ended = BTreeMap::new();
+    for (client, _server) in &mut streams {
+        let end = client.until("0\r\n\r\n").await;
+        assert!(end.contains("retry: "), "{end}");
+        *ended.entry(began.elapsed().as_millis() / 10).or_default() += 1;
+    }
+    assert_eq!(world.report().await.streams_ended, count as u64);
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_ten_at_a_time() {
+    let ended = endings(100, 30.0).await;
+    assert_eq!(
+        ended.into_iter().collect::<Vec<_>>(),
+        (0..10).map(|tick| (tick, 10)).collect::<Vec<_>>()
+    );
+}
+
+/// More at a time where there is less of it: half of what is left is enough.
+#[tokio::test(start_paused = true)]
+async fn streams_end_faster_where_there_is_less_time() {
+    let ended = endings(200, 0.2).await;
+    assert!(ended.values().all(|count| *count == 20), "{ended:?}");
+    assert_eq!(ended.len(), 10);
 }
 
 #[tokio::test(start_paused = true)]
