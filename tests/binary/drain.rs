@@ -10,10 +10,10 @@ use crate::harness::{ANSWER, Ebbtide, body, call, command, connect, post, rest, 
 
 /// A gate that a test opens.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn open(&self) {
+    pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
@@ -32,7 +32,7 @@ fn chunk(stream: &mut TcpStream, text: &str) {
 }
 
 /// Holds calls until the gate opens; GETs and calls named `sse` get a stream with one event.
-fn gated() -> (u16, Gate) {
+pub fn gated() -> (u16, Gate) {
     let gate = Gate::default();
     let held = gate.clone();
     let port = server(move |stream, request| {

@@ -8,6 +8,7 @@ mod harness;
 
 mod bad_input;
 mod drain;
+mod h2c;
 mod http;
 mod settings;
 mod wrapper;
