@@ -3,7 +3,7 @@
 
 mod account;
 mod cluster;
-mod restart;
+pub mod restart;
 
 use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 

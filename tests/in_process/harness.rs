@@ -1,13 +1,23 @@
 //! A sidecar without its process, and both ends of every pipe to it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use ebbtide::{
-    admin::Admin,
+    admin::{Admin, Kubelet},
+    app::restart,
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
         handle::{Arrivals, Event},
+        hooks::Restart,
         report::Report,
         timeline::Timings,
     },
@@ -71,6 +81,8 @@ pub struct World {
     data: mpsc::UnboundedSender<DuplexStream>,
     admin: mpsc::UnboundedSender<DuplexStream>,
     servers: mpsc::UnboundedReceiver<DuplexStream>,
+    /// Whether the server takes connections.
+    pub up: Arc<AtomicBool>,
     /// Held: a port whose stage has no sender closes.
     _stage: watch::Sender<Stage>,
     tasks: Group,
@@ -89,16 +101,23 @@ impl World {
             Arc::clone(&metrics),
         );
         let (connected, servers) = mpsc::unbounded_channel();
+        let up = Arc::new(AtomicBool::new(true));
+        let is_up = Arc::clone(&up);
         let connector: pool::Connector = Box::new(move || {
             let (ours, theirs) = duplex(PIPE);
-            let connected = connected.send(theirs);
+            let up = is_up.load(Relaxed);
+            let connected = if up { connected.send(theirs) } else { Ok(()) };
             Box::pin(async move {
+                if !up {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
                 connected.map_err(io::Error::other)?;
                 Ok(Box::new(ours) as pool::BoxedIo)
             })
         });
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics);
         let counts = pool.clone();
+        let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let proxy = Proxy { pool, inflight: inflight.clone(), drain: watch.clone() };
         let admin = Admin {
             drain: drain.clone(),
@@ -107,6 +126,7 @@ impl World {
             pool: Box::new(move || counts.counts()),
             metrics: Arc::clone(&metrics),
             upstream: "in memory".into(),
+            kubelet: Kubelet::default(),
             restart_wait: settings.restart_wait,
             drain_token_file: None,
         };
@@ -139,9 +159,10 @@ impl World {
         let (admin, admin_clients) = mpsc::unbounded_channel();
         let mut tasks = Group::default();
         tasks.spawn("driver", driver.run());
+        tasks.spawn("server restart", restarts);
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
-        let world = Self { drain, watch, data, admin, servers, _stage: stage, tasks };
+        let world = Self { drain, watch, data, admin, servers, up, _stage: stage, tasks };
         world.drain.tell(Event::UpstreamAnswered).await;
         world.reached(Phase::Serving).await;
         world
@@ -169,6 +190,18 @@ impl World {
         Wire::new(bounded(self.servers.recv(), "a connection to the server").await.unwrap())
     }
 
+    /// The server's end of the next connection on which a request comes, and the request; those
+    /// that only ask whether it is there are passed over.
+    pub async fn asked_server(&mut self) -> (Wire, String) {
+        loop {
+            let mut server = self.server().await;
+            if server.more().await {
+                let request = server.message().await;
+                return (server, request);
+            }
+        }
+    }
+
     /// A request that waits for the server's answer: the client's end and the server's. Dropping
     /// either is an end of its own.
     pub async fn held(&mut self, request: &str) -> (Wire, Wire) {
@@ -183,6 +216,30 @@ impl World {
         let mut watch = self.watch.clone();
         bounded(watch.reached(phase), phase.name()).await;
         Instant::now()
+    }
+
+    /// The admin port's answer.
+    pub async fn ask_admin(&self, path: &str) -> String {
+        self.begin_hook(path).await.message().await
+    }
+
+    /// A request to the admin port that may wait.
+    pub async fn begin_hook(&self, path: &str) -> Wire {
+        let mut admin = self.admin();
+        admin.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        admin
+    }
+
+    /// Waits until everybody has taken in what he was told: a clock that jumps does so only when
+    /// nobody has anything left to do.
+    pub async fn settled(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Waits until a restart of the server got that far.
+    pub async fn until_restart(&self, state: Restart) {
+        let mut watch = self.watch.clone();
+        bounded(watch.until(|now| now.restart == state), "the restart").await;
     }
 
     /// Waits for the end of the drain, and ends the driver.

@@ -1,52 +1,96 @@
 //! What the two preStop hooks wait for, and when they begin a drain.
 
-use ebbtide::drain::{Phase, Trigger, handle::Event};
+use std::sync::atomic::Ordering::Relaxed;
+
+use ebbtide::drain::{Phase, Trigger, handle::Event, hooks::Restart};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::harness::{ANSWER, Settings, Wire, World, body, call, seconds};
+use crate::harness::{ANSWER, Settings, World, body, call, post, seconds};
 
 const SERVER: &str = "/prestop";
 const SIDECAR: &str = "/prestop/self";
 
-async fn hook(world: &World, path: &str) -> Wire {
-    let mut hook = world.admin();
-    hook.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-    hook
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_lone_hook_returns_after_its_calls_and_begins_nothing() {
-    for path in [SERVER, SIDECAR] {
-        let mut world = World::start(Settings::default()).await;
-        let (mut client, mut server) = world.held(&call("1", "")).await;
-        let began = Instant::now();
-        let mut waiting = hook(&world, path).await;
-        // What begins later belongs to the container that comes next.
-        sleep_until(began + seconds(1.0)).await;
-        let (_later, _server) = world.held(&call("2", "")).await;
-        sleep_until(began + seconds(7.0)).await;
-        server.send(ANSWER).await;
-        assert!(client.message().await.ends_with("{}"));
-        assert!(body(&waiting.message().await).starts_with("no drain"));
-        // It looks every 20 ms.
-        let took = began.elapsed();
-        assert!(took >= seconds(7.0) && took < seconds(7.1), "{path}: {took:?}");
-        assert_eq!(world.watch.phase(), Phase::Serving);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lone_hook_waits_for_the_other_and_at_most_its_time() {
+async fn a_restart_of_the_server_holds_new_calls_until_it_is_back() {
     let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
     let began = Instant::now();
-    assert!(body(&hook(&world, SERVER).await.message().await).starts_with("no drain"));
-    assert_eq!(began.elapsed().as_millis(), 2000);
+    let mut waiting = world.begin_hook(SERVER).await;
+    // The other hook may still come: this one is served as ever.
+    sleep_until(began + seconds(1.0)).await;
+    let (mut early, mut early_server) = world.held(&call("2", "")).await;
+    world.until_restart(Restart::Finishing).await;
+    assert_eq!(began.elapsed().as_secs(), 2);
+    let mut late = world.asked(&call("3", "")).await;
+    sleep_until(began + seconds(4.0)).await;
+    server.send(ANSWER).await;
+    assert!(client.message().await.ends_with("{}"));
+    sleep_until(began + seconds(5.0)).await;
+    early_server.send(ANSWER).await;
+    assert!(early.message().await.ends_with("{}"));
 
+    assert!(body(&waiting.message().await).contains("its calls have ended"));
+    assert_eq!(began.elapsed().as_secs(), 5);
+    world.up.store(false, Relaxed);
+    sleep_until(began + seconds(6.0)).await;
+    world.up.store(true, Relaxed);
+    let (mut server, request) = world.asked_server().await;
+    assert!(request.contains("\"id\":3"), "{request}");
+    assert!(began.elapsed() < seconds(6.1), "{:?}", began.elapsed());
+    server.send(ANSWER).await;
+    assert!(late.message().await.ends_with("{}"));
+    world.until_restart(Restart::No).await;
+    assert_eq!(world.watch.phase(), Phase::Serving);
+}
+
+/// A tool that asks its client something waits for the answer, however many calls wait.
+#[tokio::test(start_paused = true)]
+async fn what_a_call_in_flight_waits_for_passes_a_restart() {
+    let mut world = World::start(Settings::default()).await;
+    let (_client, _server) = world.held(&call("1", "")).await;
+    let _hook = world.begin_hook(SERVER).await;
+    world.until_restart(Restart::Finishing).await;
+    let _late = world.asked(&call("2", "")).await;
+    let _answer = world.asked(&post(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, "")).await;
+    let (_server, request) = world.asked_server().await;
+    assert!(request.contains("\"id\":7"), "{request}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_goes_is_not_waited_for() {
+    let world = World::start(Settings::default()).await;
+    let began = Instant::now();
+    assert!(body(&world.begin_hook(SERVER).await.message().await).starts_with("no drain"));
+    assert_eq!(began.elapsed().as_secs(), 2);
+    world.until_restart(Restart::No).await;
+    assert!(began.elapsed() < seconds(5.1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waited_in_vain_for_the_restart_hears_why() {
+    let mut world = World::start(Settings::default()).await;
+    let (_client, _server) = world.held(&call("1", "")).await;
+    let mut waiting = world.begin_hook(SERVER).await;
+    world.until_restart(Restart::Finishing).await;
+    let began = Instant::now();
+    let answer = world.asked(&call("2", "")).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("-32011"), "{answer}");
+    assert!(answer.contains("the server restarts"), "{answer}");
+    assert_eq!(began.elapsed().as_secs(), 5);
+    // Nor does the hook wait for ever.
+    assert!(body(&waiting.message().await).contains("not all its calls have ended"));
+    assert_eq!(began.elapsed().as_secs(), 30);
+    assert_eq!(world.watch.phase(), Phase::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sidecars_hook_alone_leaves_the_drain_to_sigterm() {
+    let mut world = World::start(Settings::default()).await;
     let (_client, _server) = world.held(&call("1", "")).await;
     let began = Instant::now();
-    let answer = hook(&world, SERVER).await.message().await;
-    assert!(body(&answer).contains("1 calls did not end in time"), "{answer}");
-    assert_eq!(began.elapsed().as_secs(), 30);
+    assert!(body(&world.begin_hook(SIDECAR).await.message().await).starts_with("no drain"));
+    assert_eq!(began.elapsed().as_secs(), 2);
+    assert_eq!(world.watch.snapshot().restart, Restart::No);
     assert_eq!(world.watch.phase(), Phase::Serving);
 }
 
@@ -58,14 +102,14 @@ async fn both_hooks_begin_a_drain_and_return_with_its_end() {
     {
         let mut world = World::start(Settings::default()).await;
         let (mut client, mut server) = world.held(&call("1", "")).await;
-        let mut early = hook(&world, first).await;
+        let mut early = world.begin_hook(first).await;
         sleep(seconds(apart)).await;
         assert_eq!(world.watch.phase(), Phase::Serving);
-        let mut late = hook(&world, second).await;
+        let mut late = world.begin_hook(second).await;
         world.reached(Phase::Draining).await;
         assert_eq!(world.watch.snapshot().trigger, Some(Trigger::PreStop));
         // Twice, as a kubelet that restarts does.
-        let mut again = hook(&world, second).await;
+        let mut again = world.begin_hook(second).await;
         let began = Instant::now();
         sleep(seconds(20.0)).await;
         server.send(ANSWER).await;
@@ -74,7 +118,7 @@ async fn both_hooks_begin_a_drain_and_return_with_its_end() {
             assert_eq!(began.elapsed().as_secs(), 20);
         }
         assert!(client.message().await.ends_with("{}"));
-        let mut after = hook(&world, first).await;
+        let mut after = world.begin_hook(first).await;
         assert!(after.message().await.ends_with("drained\n"));
         assert_eq!(world.report().await.trigger, Trigger::PreStop);
     }
@@ -83,9 +127,9 @@ async fn both_hooks_begin_a_drain_and_return_with_its_end() {
 #[tokio::test(start_paused = true)]
 async fn hooks_of_two_restarts_are_no_drain() {
     let world = World::start(Settings::default()).await;
-    assert!(body(&hook(&world, SERVER).await.message().await).starts_with("no drain"));
+    assert!(body(&world.begin_hook(SERVER).await.message().await).starts_with("no drain"));
     sleep(seconds(0.1)).await;
-    assert!(body(&hook(&world, SIDECAR).await.message().await).starts_with("no drain"));
+    assert!(body(&world.begin_hook(SIDECAR).await.message().await).starts_with("no drain"));
     assert_eq!(world.watch.phase(), Phase::Serving);
 }
 
@@ -97,14 +141,14 @@ async fn readiness_follows_the_trigger() {
         settings.rules.has_endpoints = true;
         let world = World::start(settings).await;
         let _hooks = if by_hooks {
-            vec![hook(&world, SERVER).await, hook(&world, SIDECAR).await]
+            vec![world.begin_hook(SERVER).await, world.begin_hook(SIDECAR).await]
         } else {
             world.drain.tell(Event::Requested).await;
             Vec::new()
         };
         world.reached(Phase::Withdrawing).await;
-        let ready = hook(&world, "/readyz").await.message().await;
+        let ready = world.begin_hook("/readyz").await.message().await;
         assert!(ready.starts_with(&format!("HTTP/1.1 {status}")), "{ready}");
-        assert!(hook(&world, "/livez").await.message().await.starts_with("HTTP/1.1 200"));
+        assert!(world.begin_hook("/livez").await.message().await.starts_with("HTTP/1.1 200"));
     }
 }

@@ -10,6 +10,7 @@ mod harness;
 mod calls;
 mod connections;
 mod hooks;
+mod knowledge;
 mod pressure;
 mod streams;
 mod timeline;
