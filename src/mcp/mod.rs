@@ -1,11 +1,12 @@
 //! What ebbtide knows of the Model Context Protocol: which class an exchange belongs to, what a
-//! JSON-RPC body asks for, where an SSE event ends, and how an error is written that every client
-//! survives.
+//! JSON-RPC body asks for, where an SSE event ends and what it says, and how an error is written
+//! that every client survives.
 //!
 //! A leaf: it never does I/O, never waits, and never holds more of a body than a bound allows.
 
 pub mod class;
 pub mod error;
+pub mod events;
 pub mod message;
 pub mod sse;
 
