@@ -49,6 +49,11 @@ impl Group {
         let name = self.names.remove(&id).unwrap_or("unnamed");
         Some(Ended { name, panic })
     }
+
+    /// Aborts every task, and returns when the last has let go of what it held.
+    pub async fn shut_down(mut self) {
+        self.tasks.shutdown().await;
+    }
 }
 
 /// Runs the streams of one HTTP/2 connection; they end with it at the latest.
@@ -83,5 +88,18 @@ mod tests {
         let ended = group.ended().await.unwrap();
         assert_eq!((ended.name, ended.panic.as_deref()), ("broken", Some("on purpose")));
         assert_eq!(group.ended().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_group_that_was_shut_down_holds_nothing() {
+        let held = Arc::new(());
+        let mut group = Group::default();
+        let own = Arc::clone(&held);
+        group.spawn("endless", async move {
+            std::future::pending::<()>().await;
+            drop(own);
+        });
+        group.shut_down().await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }
