@@ -34,6 +34,11 @@ const PURE: &[&str] = &[
     "mcp/",
     "serve/framing.rs",
     "cli/demo/picture.rs",
+    "cli/load/outcome.rs",
+    "cli/pen.rs",
+    "cli/rehearse/histogram.rs",
+    "cli/rehearse/report.rs",
+    "cli/rehearse/workload.rs",
 ];
 
 /// What a pure file may not name.

@@ -5,6 +5,9 @@
 mod client;
 pub mod demo;
 mod drain;
+mod load;
+mod pen;
+mod rehearse;
 mod run;
 mod status;
 
@@ -18,7 +21,7 @@ use crate::config::table::TABLE;
 #[derive(Debug)]
 pub enum Outcome {
     Done,
-    /// The command worked and what it looked for is not so: a demo that lost a call.
+    /// The command worked and what it looked for is not so: a demo or a rehearsal that lost a call.
     Negative,
     /// The supervised server's own code.
     Server(i32),
@@ -65,6 +68,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("run", matches)) => run::main(matches),
         Some(("drain", matches)) => drain::main(matches),
         Some(("status", matches)) => status::main(matches),
+        Some(("rehearse", matches)) => rehearse::main(matches),
         Some(("demo", matches)) => {
             let options = demo::Options { json: matches.get_flag("json") };
             block_on(async {
@@ -127,6 +131,7 @@ pub fn command() -> Command {
                 .arg(admin_argument())
                 .arg(json("Print the JSON of GET /status")),
         )
+        .subcommand(rehearse::command())
         .subcommand(
             Command::new("demo")
                 .about("A rolling update under load on this machine, without and with ebbtide")

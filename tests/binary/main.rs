@@ -10,5 +10,6 @@ mod bad_input;
 mod drain;
 mod h2c;
 mod http;
+mod rehearse;
 mod settings;
 mod wrapper;

@@ -18,12 +18,8 @@ use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
 pub use self::server::run as server;
-use self::{
-    balancer::Balancer,
-    clients::{Call, Tally},
-    kubelet::Kubelet,
-    picture::Run,
-};
+use self::{balancer::Balancer, kubelet::Kubelet, picture::Run};
+use super::load::ledger::Ledger;
 use crate::tasks::Group;
 
 pub struct Options {
@@ -49,55 +45,50 @@ pub async fn run(options: Options) -> Result<bool> {
 
 async fn play(protected: bool, quiet: bool) -> Result<Run> {
     let began = Instant::now();
-    let tally = Arc::new(Tally::new(began));
+    let ledger = Arc::new(Ledger::new(began));
     let balancer = Arc::new(Balancer::bind().await?);
     let mut group = Group::default();
     group.spawn("balancer", Arc::clone(&balancer).run());
     let mut kubelet = Kubelet::new(protected, Arc::clone(&balancer), began);
     kubelet.start_pod("mcp-0").await?;
     kubelet.start_pod("mcp-1").await?;
-    clients::start(&mut group, balancer.port(), &tally);
+    let mut load = clients::start(balancer.port(), &ledger);
     let show = !quiet && std::io::stderr().is_terminal();
     let roll = async {
         sleep(MARGIN).await;
         kubelet.replace(0, "mcp-2").await?;
         kubelet.replace(1, "mcp-3").await?;
         sleep(MARGIN).await;
-        tally.stop();
+        load.stop();
         // Calls that run when the play is over end by themselves, or count as hung.
-        tally.idle().await;
-        anyhow::Ok(())
+        load.ended().await
     };
     tokio::select! {
         result = roll => result?,
-        () = live(&tally, protected, show, began) => {}
+        () = live(&ledger, protected, show) => {}
     }
     if show {
         eprint!("\r\x1b[2K");
     }
     let seconds = began.elapsed().as_secs_f64();
     let pods = kubelet.finish().await;
-    Ok(Run { protected, seconds, pods, calls: tally.calls(), sessions_lost: tally.sessions_lost() })
+    let record = ledger.note().clone();
+    Ok(Run { protected, seconds, pods, record })
 }
 
 /// One line that tells what happens, until dropped.
-async fn live(tally: &Tally, protected: bool, show: bool, began: Instant) {
+async fn live(ledger: &Ledger, protected: bool, show: bool) {
     loop {
         if show {
-            let calls = tally.calls();
-            let lost = calls.iter().filter(|call| call.is_lost()).count();
+            let (ok, lost) = {
+                let record = ledger.note();
+                (record.calls.len() - record.lost, record.lost)
+            };
             let how = if protected { "with ebbtide   " } else { "without ebbtide" };
-            let ok = calls.len() - lost;
-            let seconds = began.elapsed().as_secs_f64();
+            let seconds = ledger.elapsed().as_secs_f64();
             eprint!("\r\x1b[2K  rolling {how}  {seconds:4.1} s   {ok} calls ok, {lost} lost");
             let _ = std::io::stderr().flush();
         }
         sleep(Duration::from_millis(200)).await;
-    }
-}
-
-impl Call {
-    fn is_lost(&self) -> bool {
-        self.end != clients::End::Ok
     }
 }

@@ -4,15 +4,20 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::clients::{Call, End};
+use crate::cli::{
+    load::{
+        ledger::{Call, Record},
+        outcome::Saw,
+    },
+    pen::{Colour, Pen},
+};
 
 /// One run as it was seen.
 pub struct Run {
     pub protected: bool,
     pub seconds: f64,
     pub pods: Vec<Pod>,
-    pub calls: Vec<Call>,
-    pub sessions_lost: u64,
+    pub record: Record,
 }
 
 #[derive(Debug, Clone)]
@@ -32,55 +37,44 @@ pub struct Bar {
 const WIDTH: usize = 64;
 
 impl Run {
-    fn count(&self, end: End) -> usize {
-        self.calls.iter().filter(|call| call.end == end).count()
+    fn calls(&self) -> usize {
+        self.record.calls.len()
+    }
+
+    fn answered(&self) -> usize {
+        self.calls() - self.lost()
     }
 
     /// Calls that did not get their result.
     pub fn lost(&self) -> usize {
-        self.count(End::Failed) + self.count(End::Hung)
+        self.record.lost
+    }
+
+    /// Lost without the client being told.
+    fn hung(&self) -> usize {
+        self.record.calls.iter().filter(|call| call.lost.as_ref().is_some_and(Saw::hangs)).count()
     }
 
     fn slowest(&self) -> f64 {
-        let answered = self.calls.iter().filter(|call| call.end == End::Ok);
-        answered.map(|call| call.took).fold(0.0, f64::max)
+        let answered = self.record.calls.iter().filter(|call| call.lost.is_none());
+        answered.map(|call| call.took.as_secs_f64()).fold(0.0, f64::max)
     }
 
     pub fn json(&self) -> Value {
+        let why = |call: &Call| {
+            let saw = call.lost.as_ref()?;
+            Some(format!("{} {} {}: {saw}", call.era.name(), call.kind, call.id))
+        };
         json!({
-            "calls": self.calls.len(),
-            "ok": self.count(End::Ok),
-            "failed": self.count(End::Failed),
-            "hung": self.count(End::Hung),
-            "sessions_lost": self.sessions_lost,
+            "lost_calls": self.record.calls.iter().filter_map(why).collect::<Vec<_>>(),
+            "calls": self.calls(),
+            "ok": self.answered(),
+            "failed": self.lost() - self.hung(),
+            "hung": self.hung(),
+            "sessions_lost": self.record.sessions.lost,
             "slowest_seconds": self.slowest(),
             "seconds": self.seconds,
         })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Colour {
-    Green,
-    Yellow,
-    Red,
-    Dim,
-}
-
-struct Pen(bool);
-
-impl Pen {
-    fn paint(&self, colour: Colour, text: &str) -> String {
-        if !self.0 || text.trim().is_empty() {
-            return text.to_owned();
-        }
-        let code = match colour {
-            Colour::Green => "32",
-            Colour::Yellow => "33",
-            Colour::Red => "1;31",
-            Colour::Dim => "2",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
     }
 }
 
@@ -96,8 +90,9 @@ pub fn draw(without: &Run, with: &Run, colour: bool) -> String {
             let bars = bars(pod, seconds, &pen);
             let _ = writeln!(text, "  {:>7}  {bars}", pod.name);
         }
-        let _ = writeln!(text, "  {:>7}  {}", "calls", ticks(&run.calls, seconds, End::Ok, &pen));
-        let lost = ticks(&run.calls, seconds, End::Failed, &pen);
+        let _ =
+            writeln!(text, "  {:>7}  {}", "calls", ticks(&run.record.calls, seconds, false, &pen));
+        let lost = ticks(&run.record.calls, seconds, true, &pen);
         let _ = writeln!(text, "  {:>7}  {lost}", "lost");
     }
     let _ = writeln!(
@@ -139,17 +134,18 @@ fn bars(pod: &Pod, seconds: f64, pen: &Pen) -> String {
     line
 }
 
-/// A tick in each column in which calls ended so; hung and failed are one.
-fn ticks(calls: &[Call], seconds: f64, end: End, pen: &Pen) -> String {
+/// A tick in each column in which calls ended so.
+fn ticks(calls: &[Call], seconds: f64, lost: bool, pen: &Pen) -> String {
+    let ended = |call: &Call| (call.started + call.took).as_secs_f64();
     let mut line = String::new();
     for at in 0..WIDTH {
-        let hit = calls.iter().any(|call| {
-            (call.end == End::Ok) == (end == End::Ok) && column(call.ended, seconds) == at
-        });
-        line += &match (hit, end) {
+        let hit = calls
+            .iter()
+            .any(|call| call.lost.is_some() == lost && column(ended(call), seconds) == at);
+        line += &match (hit, lost) {
             (false, _) => " ".into(),
-            (true, End::Ok) => pen.paint(Colour::Dim, "·"),
-            (true, _) => pen.paint(Colour::Red, "✗"),
+            (true, false) => pen.paint(Colour::Dim, "·"),
+            (true, true) => pen.paint(Colour::Red, "✗"),
         };
     }
     line
@@ -164,12 +160,12 @@ fn table(without: &Run, with: &Run, pen: &Pen) -> String {
         };
         let _ = writeln!(text, "  {name:<22}{}{}", paint(&values[0]), paint(&values[1]));
     };
-    let count = |end| [without.count(end).to_string(), with.count(end).to_string()];
-    row("calls", [without.calls.len().to_string(), with.calls.len().to_string()], false);
-    row("answered", count(End::Ok), false);
-    row("failed", count(End::Failed), true);
-    row("hung", count(End::Hung), true);
-    let sessions = [without.sessions_lost.to_string(), with.sessions_lost.to_string()];
+    let count = |of: fn(&Run) -> usize| [of(without).to_string(), of(with).to_string()];
+    row("calls", count(Run::calls), false);
+    row("answered", count(Run::answered), false);
+    row("failed", count(|run| run.lost() - run.hung()), true);
+    row("hung", count(Run::hung), true);
+    let sessions = [&without.record, &with.record].map(|record| record.sessions.lost.to_string());
     row("sessions lost", sessions, true);
     let slowest = |run: &Run| format!("{:.1} s", run.slowest());
     row("slowest answer", [slowest(without), slowest(with)], false);
@@ -177,7 +173,7 @@ fn table(without: &Run, with: &Run, pen: &Pen) -> String {
 }
 
 fn sentence(without: &Run, with: &Run) -> String {
-    let sessions = if with.sessions_lost > 0 {
+    let sessions = if with.record.sessions.lost > 0 {
         "\n  Sessions still end with their pod: carrying them over is still to come."
     } else {
         ""
@@ -185,40 +181,54 @@ fn sentence(without: &Run, with: &Run) -> String {
     format!(
         "\n  The same rolling update lost {} of {} calls without ebbtide and {} of {} with it.{sessions}\n",
         without.lost(),
-        without.calls.len(),
+        without.calls(),
         with.lost(),
-        with.calls.len(),
+        with.calls(),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn run(protected: bool, ends: &[End]) -> Run {
+    use super::*;
+    use crate::cli::load::outcome::Era;
+
+    fn run(protected: bool, ends: &[Option<Saw>]) -> Run {
         let bar = |from, phase: &str| Bar { from, phase: phase.into() };
         let bars =
             vec![bar(0.0, "Starting"), bar(1.0, "Serving"), bar(5.0, "Draining"), bar(8.0, "")];
-        let call = |(at, end): (u32, &End)| Call { ended: at.into(), took: 0.5, end: *end };
+        let call = |(at, lost): (u64, &Option<Saw>)| Call {
+            started: Duration::from_secs(at),
+            took: Duration::from_millis(500),
+            era: Era::Modern,
+            kind: "tools/call search".into(),
+            id: at.to_string(),
+            pod: None,
+            lost: lost.clone(),
+        };
+        let calls: Vec<Call> = (0..).zip(ends).map(call).collect();
+        let lost = ends.iter().flatten().count();
         Run {
             protected,
             seconds: 10.0,
             pods: vec![Pod { name: "mcp-0".into(), bars }],
-            calls: (0..).zip(ends).map(call).collect(),
-            sessions_lost: 1,
+            record: Record { calls, lost, ..Record::default() },
         }
     }
 
     #[test]
     fn lost_calls_stand_out_and_colour_is_for_terminals() {
-        let without = run(false, &[End::Ok, End::Failed, End::Hung]);
-        let with = run(true, &[End::Ok, End::Ok]);
+        let without = run(false, &[None, Some(Saw::SessionGone), Some(Saw::TimeOut)]);
+        let with = run(true, &[None, None]);
         let plain = draw(&without, &with, false);
         assert!(!plain.contains('\x1b'));
         assert!(plain.contains("lost 2 of 3 calls without ebbtide and 0 of 2 with it"), "{plain}");
         // Two columns, and the legend.
         assert_eq!(plain.matches('✗').count(), 3, "{plain}");
         assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+        let hung = plain.lines().find(|line| line.starts_with("  hung")).unwrap_or_default();
+        assert_eq!(hung.split_whitespace().collect::<Vec<_>>(), ["hung", "1", "0"]);
         assert!(draw(&without, &with, true).contains("\x1b[1;31m✗"));
     }
 }

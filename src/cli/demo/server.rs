@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -63,6 +63,7 @@ pub async fn run(port: u16) -> Result<()> {
 async fn answer(sessions: &Sessions, request: Request<Incoming>) -> Answer {
     let session = request.headers().get("mcp-session-id").and_then(|id| id.to_str().ok());
     let session = session.map(str::to_owned);
+    let verb = request.method().clone();
     let Ok(body) = request.into_body().collect().await else {
         return whole(StatusCode::BAD_REQUEST, &Value::Null);
     };
@@ -72,14 +73,21 @@ async fn answer(sessions: &Sessions, request: Request<Incoming>) -> Answer {
     if method == "initialize" {
         return sessions.open(id);
     }
-    let known =
-        |id: &String| sessions.open.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-    if session.as_ref().is_some_and(|id| !known(id)) {
+    if session.as_ref().is_some_and(|id| !sessions.knows(id)) {
         let error = json!({ "code": -32001, "message": "Session not found" });
         return whole(
             StatusCode::NOT_FOUND,
             &json!({ "jsonrpc": "2.0", "id": id, "error": error }),
         );
+    }
+    match (verb, session) {
+        (Method::GET, Some(_)) => return silence(),
+        (Method::GET, None) => return whole(StatusCode::METHOD_NOT_ALLOWED, &Value::Null),
+        (Method::DELETE, Some(session)) => {
+            sessions.close(&session);
+            return whole(StatusCode::OK, &Value::Null);
+        }
+        _ => {}
     }
     if id.is_null() {
         return whole(StatusCode::ACCEPTED, &Value::Null);
@@ -93,6 +101,14 @@ async fn answer(sessions: &Sessions, request: Request<Incoming>) -> Answer {
 }
 
 impl Sessions {
+    fn knows(&self, id: &str) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    fn close(&self, id: &str) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     fn open(&self, id: &Value) -> Answer {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let session = format!("{}-{number}", std::process::id());
@@ -130,12 +146,37 @@ fn stream(id: &Value, milliseconds: u64) -> Answer {
     let mut events: Vec<Value> = (1..=4).map(progress).collect();
     events.push(result(id));
     let pause = Duration::from_millis(milliseconds / 5);
-    let body = Events { left: events.into_iter(), pause, wait: Box::pin(sleep(pause)) };
-    let mut answer = Response::new(body.boxed_unsync());
+    of_events(
+        Events { left: events.into_iter(), pause, wait: Box::pin(sleep(pause)) }.boxed_unsync(),
+    )
+}
+
+/// The stand-alone stream: no event ever, and no end.
+fn silence() -> Answer {
+    of_events(Silence.boxed_unsync())
+}
+
+fn of_events(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
     answer
         .headers_mut()
         .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
     answer
+}
+
+/// A body of which nothing ever comes.
+struct Silence;
+
+impl Body for Silence {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
 }
 
 struct Events {
