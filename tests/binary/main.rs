@@ -11,5 +11,6 @@ mod drain;
 mod h2c;
 mod http;
 mod rehearse;
+mod rollout;
 mod settings;
 mod wrapper;

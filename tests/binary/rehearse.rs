@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::harness::{HANG, command, server};
 
 /// A running `ebbtide rehearse --json`, killed when dropped.
-struct Rehearsal {
+pub struct Rehearsal {
     child: Child,
     output: mpsc::Receiver<String>,
 }
@@ -33,7 +33,7 @@ impl Rehearsal {
         )
     }
 
-    fn launch(command: &mut Command) -> Self {
+    pub fn launch(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let (sender, output) = mpsc::channel();
@@ -51,7 +51,7 @@ impl Rehearsal {
     }
 
     /// Its exit code, and what it printed.
-    fn ended(mut self) -> (Option<i32>, Value) {
+    pub fn ended(mut self) -> (Option<i32>, Value) {
         let text = self.output.recv_timeout(HANG).expect("the rehearsal did not end");
         (self.child.wait().unwrap().code(), serde_json::from_str(&text).unwrap_or_default())
     }
@@ -74,7 +74,7 @@ fn message(request: &str) -> Value {
     serde_json::from_str(body).unwrap_or_default()
 }
 
-fn whole(status: &str, headers: &str, body: &str) -> String {
+pub fn whole(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
@@ -103,7 +103,7 @@ fn error(request: &str) -> Value {
 }
 
 /// What a server without trouble answers; it offers no stand-alone stream.
-fn fine(request: &str) -> String {
+pub fn fine(request: &str) -> String {
     let method = message(request)["method"].as_str().unwrap_or_default().to_owned();
     match (request.split(' ').next().unwrap_or_default(), method.as_str()) {
         ("GET", _) => whole("405 Method Not Allowed", "", ""),
@@ -355,11 +355,15 @@ fn a_stand_alone_stream_is_reopened_and_given_up_after_two_refusals() {
         let number = if request.starts_with("GET") { gets.fetch_add(1, SeqCst) + 1 } else { 0 };
         let answer = match number {
             1 => format!("{EVENTS}{}{END}", chunk("retry: 1\n\n")),
-            2 => format!("{EVENTS}{}{END}", chunk("retry: 2\n\n")),
+            2 => format!("{EVENTS}{}{END}", chunk("data: an event without its end\n")),
+            3 => format!("{EVENTS}{}", chunk("data: whole\n\n")),
             _ => fine(request),
         };
         let _ = stream.write_all(answer.as_bytes());
-        if number == 4 {
+        if number == 3 {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        if number == 5 {
             // The client lets go of the connection once it has given up.
             let _ = stream.read(&mut [0]);
             let _ = sender.send(());
@@ -369,7 +373,7 @@ fn a_stand_alone_stream_is_reopened_and_given_up_after_two_refusals() {
     heard(&word);
     rehearsal.interrupt();
     let (code, report) = rehearsal.ended();
-    let expected = json!({ "opened": 2, "ended": 2, "broken": 0, "given_up": 1 });
+    let expected = json!({ "opened": 3, "ended": 1, "broken": 2, "given_up": 1 });
     assert_eq!((&report["streams"], code), (&expected, Some(0)), "{report:#}");
 }
 

@@ -221,7 +221,7 @@ impl Report {
                 row.calls - row.lost,
                 bad(row.lost),
                 bad(row.hung),
-                seconds(row.slowest)
+                if row.lost < row.calls { seconds(row.slowest) } else { "-".into() }
             );
         };
         for ((era, kind), row) in &rows {
@@ -392,7 +392,7 @@ mod tests {
         report.record.streams = Streams { opened: 4, ended: 3, broken: 2, given_up: 1 };
         let page = report.page(false);
         for part in [
-            "modern  tools/call slow        2        0      2      1     0 ms",
+            "modern  tools/call slow        2        0      2      1        -",
             "modern  tools/list             1        1      0      0    30 ms",
             "all                            5        3      2      1    30 ms",
             "3 opened, 2 lost, 1 times refused",
