@@ -201,6 +201,10 @@ mod tests {
         let event = events.next(&mut rest).unwrap();
         assert!(event.truncated && event.data.len() <= 16, "{event:?}");
         assert_eq!(events.next(&mut rest), Some(data("ok")));
+        // Many short lines are bounded as one long is.
+        let many = ["data: aaaa\n".repeat(50), "\n".into()].concat();
+        let event = events.next(&mut many.as_bytes()).unwrap();
+        assert!(event.truncated && event.data.len() <= 16, "{event:?}");
     }
 
     /// The same by splitting a text that is whole.

@@ -204,6 +204,12 @@ fn an_error_is_told_with_its_code_and_who_gave_it() {
     assert_eq!((&call["code"], &call["pod"]), (&json!(-32010), &json!("mcp-1")));
     assert_eq!(call["text"], "error -32010: draining");
     assert_eq!(report["pods"], json!({ "mcp-1": 1 }));
+
+    let (_, report) = second_call("modern", false, |request| {
+        whole("400 Bad Request", "", &error(request).to_string())
+    });
+    let call = lost(&report);
+    assert_eq!((&call["code"], &call["status"]), (&json!(-32010), &json!(400)));
 }
 
 #[test]

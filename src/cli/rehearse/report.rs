@@ -256,7 +256,10 @@ impl Report {
 
     fn lost(&self, pen: &Pen) -> String {
         let mut text = String::new();
-        for call in &self.record.calls {
+        // They are noted in the order of their ends, which a hang puts off.
+        let mut lost: Vec<&Call> = self.record.calls.iter().collect();
+        lost.sort_by_key(|call| call.started);
+        for call in lost {
             let Some(saw) = &call.lost else { continue };
             if text.is_empty() {
                 text += "\n  lost calls: when (UTC), how long it took, which, who answered, what the client saw\n";
