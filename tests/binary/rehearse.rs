@@ -226,7 +226,7 @@ fn no_answer_before_the_time_out_is_a_hang() {
             _ => stream.write_all(fine(request).as_bytes()).unwrap(),
         }
     });
-    let arguments = ["--clients", "1", "--era", "modern", "--timeout", "2s"];
+    let arguments = ["--clients", "1", "--era", "modern", "--timeout", "3s"];
     let rehearsal = Rehearsal::start(port, &arguments);
     heard(&word);
     rehearsal.interrupt();
@@ -345,7 +345,7 @@ fn a_refused_session_is_asked_for_again() {
 #[test]
 fn a_session_that_is_refused_up_to_the_time_out_is_lost() {
     let (port, _) = refusing(usize::MAX);
-    let arguments = ["--clients", "1", "--era", "legacy", "--timeout", "600ms", "--duration", "1s"];
+    let arguments = ["--clients", "1", "--era", "legacy", "--timeout", "3s", "--duration", "1s"];
     let (code, report) = Rehearsal::start(port, &arguments).ended();
     let call = &report["lost"][0];
     assert_eq!((&call["call"], &call["status"]), (&json!("initialize"), &json!(503)), "{report:#}");
