@@ -1,0 +1,33 @@
+//! Pods that may not look: without the rights of deploy/rbac.yaml, without a token. They drain by
+//! timers, say so, and lose nothing.
+
+use crate::{kubectl::until, manifest::Manifest, namespace::Namespace};
+
+fn drains_by_timers(manifest: Manifest) {
+    let namespace = Namespace::with(manifest.replicas(2));
+    let load = namespace.rehearse(2_000);
+    let pod = namespace.busy_pod();
+    assert_eq!(namespace.status(&pod)["knowledge"], "timers");
+    namespace.kubectl(&["delete", "pod", &pod]);
+    load.end().assert_nothing_lost();
+}
+
+#[test]
+fn without_rights_it_drains_by_timers() {
+    drains_by_timers(Manifest::native_sidecar().without_rights());
+}
+
+#[test]
+fn without_a_token_it_drains_by_timers() {
+    let mut manifest = Manifest::native_sidecar();
+    manifest.pod()["automountServiceAccountToken"] = false.into();
+    drains_by_timers(manifest);
+}
+
+/// With them, it knows all.
+#[test]
+fn with_the_rights_it_watches_endpoints_and_its_pod() {
+    let namespace = Namespace::with(Manifest::native_sidecar().replicas(1));
+    let pod = namespace.only_pod();
+    until("the pod is watched", || (namespace.status(&pod)["knowledge"] == "pod").then_some(()));
+}
