@@ -82,6 +82,8 @@ fn a_shorter_grace_moves_the_cut() {
     namespace.kubectl(&["delete", "pod", &pod, "--wait=false"]);
     namespace.logged("\"phase\":\"Withdrawing\"");
     namespace.kubectl(&["delete", "pod", &pod, "--grace-period=5"]);
+    let report = namespace.logged("drain report");
+    assert!(!report.contains("\"cut\":0"), "{report}");
     load.end().assert_lost_properly(DRAINING);
 }
 
