@@ -124,10 +124,10 @@ impl Namespace {
         attempt(&["get", "--raw", &self.proxied(pod, port, path)], None)
     }
 
-    /// The same for a POST.
+    /// The same for a POST, without a body.
     pub fn post(&self, pod: &str, port: u16, path: &str) -> Result<String, String> {
         let arguments = ["create", "--filename", "-", "--raw", &self.proxied(pod, port, path)];
-        attempt(&arguments, Some("{}"))
+        attempt(&arguments, None)
     }
 
     fn proxied(&self, pod: &str, port: u16, path: &str) -> String {
