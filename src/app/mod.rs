@@ -21,7 +21,7 @@ use crate::{
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
-        handle::{Arrivals, Event},
+        handle::{Connections, Event},
         timeline::{DEFAULT_DRAIN_TIMEOUT, Timings},
     },
     inflight::Inflight,
@@ -115,11 +115,11 @@ pub async fn run(
     };
     let metrics = Arc::new(Metrics::new());
     let inflight = Inflight::new(Arc::clone(&metrics));
-    let arrivals = Arc::new(Arrivals::default());
+    let connections = Arc::new(Connections::default());
     let (driver, drain, watch) = Driver::new(
         rules(&settings, in_kubernetes),
         inflight.clone(),
-        Arc::clone(&arrivals),
+        Arc::clone(&connections),
         Arc::clone(&metrics),
     );
     let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics);
@@ -146,8 +146,7 @@ pub async fn run(
         limits: port_limits(&settings),
         stages: data_stages,
         metrics: Arc::clone(&metrics),
-        counted: true,
-        arrived: Box::new(move || arrivals.note(Instant::now().into_std())),
+        connections: Some(connections),
         handler: proxy,
     };
     let admin_port = Port {
@@ -155,8 +154,7 @@ pub async fn run(
         limits: serve::Limits { max_inbound: ADMIN_CONNECTIONS, ..port_limits(&settings) },
         stages: admin_stages,
         metrics,
-        counted: false,
-        arrived: Box::new(|| ()),
+        connections: None,
         handler: admin,
     };
 
@@ -270,14 +268,16 @@ async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) 
 
 /// Tells the data port when clients are to go elsewhere.
 async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
-    watch.reached(Phase::Draining).await;
-    stage.send_if_modified(|stage| {
-        let open = *stage == Stage::Open;
-        if open {
-            *stage = Stage::Announce;
-        }
-        open
-    });
+    for (phase, next) in [(Phase::Draining, Stage::Announce), (Phase::Drained, Stage::CloseOpen)] {
+        watch.reached(phase).await;
+        stage.send_if_modified(|stage| {
+            let later = *stage < next;
+            if later {
+                *stage = next;
+            }
+            later
+        });
+    }
 }
 
 /// What `settle` is where it was not set and there are endpoints to leave.

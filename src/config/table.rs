@@ -67,7 +67,8 @@ pub const TABLE: &[Setting] = &[
         "quiet",
         "DURATION",
         Some("500ms"),
-        "No new connection for this long ends the settle; only counts where there is a settle.",
+        "No new connection for this long ends the settle; and no new request for this long ends \
+         the drain, while clients keep connections open.",
     ),
     setting(
         "stop_reserve",

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     begun::Begun,
-    handle::{Arrivals, DrainHandle, DrainWatch, Event, Snapshot},
+    handle::{Connections, DrainHandle, DrainWatch, Event, Snapshot},
     hooks::{Hook, Hooks, Restart, Step},
     knowledge::{Fact, Knowledge},
     machine::{self, Facts},
@@ -42,9 +42,11 @@ pub struct Driver {
     events: mpsc::Receiver<Event>,
     snapshots: watch::Sender<Snapshot>,
     inflight: Inflight,
-    arrivals: Arc<Arrivals>,
+    connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     facts: Facts,
+    /// Exchanges that had begun when last looked.
+    begun: u64,
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
@@ -60,7 +62,7 @@ impl Driver {
     pub fn new(
         rules: Rules,
         inflight: Inflight,
-        arrivals: Arc<Arrivals>,
+        connections: Arc<Connections>,
         metrics: Arc<Metrics>,
     ) -> (Self, DrainHandle, DrainWatch) {
         let (sender, events) = mpsc::channel(256);
@@ -73,6 +75,8 @@ impl Driver {
             withdrawn: None,
             last_arrival: None,
             in_flight: 0,
+            idle_since: None,
+            connections: 0,
             cut_requested: false,
         };
         let (snapshots, watch) = watch::channel(Snapshot::default());
@@ -82,9 +86,10 @@ impl Driver {
             events,
             snapshots,
             inflight,
-            arrivals,
+            connections,
             metrics,
             facts,
+            begun: 0,
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
@@ -120,6 +125,7 @@ impl Driver {
                     None => return,
                 },
                 () = self.inflight.changed(), if self.facts.phase >= Phase::Draining => {}
+                () = self.connections.none_left(), if self.facts.phase == Phase::Draining => {}
                 () = until(wake_at) => {}
                 () = until(expire_at) => {
                     self.inflight.expire(self.rules.response_timeout);
@@ -133,7 +139,12 @@ impl Driver {
     fn look(&mut self) {
         let now = now();
         self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
-        self.facts.last_arrival = self.arrivals.last();
+        let begun = self.inflight.begun();
+        let busy = self.facts.in_flight > 0 || begun != self.begun;
+        self.begun = begun;
+        self.facts.idle_since = self.facts.idle_since.filter(|_| !busy).or(Some(now));
+        self.facts.connections = self.connections.open();
+        self.facts.last_arrival = self.connections.last_arrival();
         if self.hooks.server_restarts_at().is_some_and(|at| now >= at) && self.drain.is_none() {
             self.restarts(Step::Alone);
         }

@@ -3,11 +3,14 @@
 //! Never decides: an ask is an event, and the phase is what the driver published.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     hooks::{Hook, Restart, Step},
@@ -123,17 +126,47 @@ impl DrainWatch {
     }
 }
 
-/// When the last client connection came, for the quiet that ends Withdrawing.
+/// The clients' connections: how many are open, and when the last one came.
 #[derive(Debug, Default)]
-pub struct Arrivals(Mutex<Option<Instant>>);
+pub struct Connections {
+    open: AtomicUsize,
+    last_arrival: Mutex<Option<Instant>>,
+    /// Told when the last one has closed.
+    none_left: Notify,
+}
 
-impl Arrivals {
-    pub fn note(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+impl Connections {
+    /// A new one, open until the guard is dropped.
+    pub fn opened(self: &Arc<Self>, now: Instant) -> Open {
+        *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.open.fetch_add(1, Relaxed);
+        Open(Arc::clone(self))
     }
 
     #[must_use]
-    pub fn last(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    #[must_use]
+    pub fn last_arrival(&self) -> Option<Instant> {
+        *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the last one has closed. For one waiter: the driver.
+    pub async fn none_left(&self) {
+        self.none_left.notified().await;
+    }
+}
+
+/// One open connection.
+#[must_use = "dropping it says that the connection has closed"]
+pub struct Open(Arc<Connections>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.none_left.notify_one();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `step(now, facts) → Option<Phase>`: which phase comes next, if its time has come. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     phase::Phase,
@@ -21,6 +21,10 @@ pub struct Facts {
     pub withdrawn: Option<Instant>,
     pub last_arrival: Option<Instant>,
     pub in_flight: usize,
+    /// Since when nothing is in flight, and nothing came.
+    pub idle_since: Option<Instant>,
+    /// Open connections of clients, which may send the next request at any time.
+    pub connections: usize,
     pub cut_requested: bool,
 }
 
@@ -35,7 +39,7 @@ pub fn step(now: Instant, facts: &Facts) -> Option<Phase> {
         Phase::Serving => timeline.map(|_| Phase::Withdrawing),
         Phase::Withdrawing if facts.cut_requested => Some(Phase::Cutting),
         Phase::Withdrawing => left_at(facts).is_some_and(due).then_some(Phase::Draining),
-        Phase::Draining if facts.in_flight == 0 => Some(Phase::Drained),
+        Phase::Draining if idle_at(facts).is_some_and(due) => Some(Phase::Drained),
         Phase::Draining => (facts.cut_requested
             || timeline.is_some_and(|timeline| due(timeline.cut_at)))
         .then_some(Phase::Cutting),
@@ -52,9 +56,20 @@ pub fn wake_at(facts: &Facts) -> Option<Instant> {
     match facts.phase {
         Phase::Starting | Phase::Serving | Phase::Drained => None,
         Phase::Withdrawing => left_at(facts),
-        Phase::Draining => facts.timeline.map(|timeline| timeline.cut_at),
+        Phase::Draining => {
+            facts.timeline.map(|timeline| timeline.cut_at).into_iter().chain(idle_at(facts)).min()
+        }
         Phase::Cutting => Some(facts.since + CUT_TIME),
     }
+}
+
+/// When Draining is over, if nothing comes until then. A client that pauses between two calls has
+/// its connection open, and its next request would meet a closed door: it is given the time of
+/// `quiet` to come and be told `Connection: close`.
+fn idle_at(facts: &Facts) -> Option<Instant> {
+    let idle_since = facts.idle_since.filter(|_| facts.in_flight == 0)?;
+    let linger = if facts.connections == 0 { Duration::ZERO } else { facts.timings.quiet };
+    Some(idle_since.max(facts.since) + linger)
 }
 
 /// What Withdrawing waits for at the moment, or ended for.
@@ -107,8 +122,6 @@ fn quiet_at(facts: &Facts, settled: Instant) -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn seconds(seconds: u64) -> Duration {
@@ -133,8 +146,15 @@ mod tests {
             withdrawn: Some(now),
             last_arrival: None,
             in_flight: 1,
+            idle_since: None,
+            connections: 1,
             cut_requested: false,
         }
+    }
+
+    fn idle(facts: &mut Facts) {
+        facts.in_flight = 0;
+        facts.idle_since = Some(facts.since);
     }
 
     #[test]
@@ -166,7 +186,8 @@ mod tests {
             (0, of(Phase::Withdrawing, |f| f.cut_requested = true), Some(Phase::Cutting)),
             (29, of(Phase::Draining, |_| ()), None),
             (30, of(Phase::Draining, |_| ()), Some(Phase::Cutting)),
-            (0, of(Phase::Draining, |f| f.in_flight = 0), Some(Phase::Drained)),
+            (0, of(Phase::Draining, idle), None),
+            (1, of(Phase::Draining, idle), Some(Phase::Drained)),
             (0, of(Phase::Draining, |f| f.cut_requested = true), Some(Phase::Cutting)),
             (0, of(Phase::Cutting, |_| ()), None),
             (1, of(Phase::Cutting, |_| ()), Some(Phase::Drained)),
@@ -175,6 +196,23 @@ mod tests {
         ] {
             assert_eq!(step(now + seconds(at), &facts), expected, "{at}s {facts:?}");
         }
+    }
+
+    #[test]
+    fn an_open_connection_may_bring_one_more_request() {
+        let now = Instant::now();
+        let mut facts = facts(Phase::Draining, now);
+        idle(&mut facts);
+        facts.idle_since = now.checked_sub(seconds(60));
+        // What was idle long before has not been told to go elsewhere.
+        assert_eq!(wake_at(&facts), Some(now + seconds(1)));
+        facts.idle_since = Some(now + seconds(5));
+        assert_eq!(wake_at(&facts), Some(now + seconds(6)));
+        facts.connections = 0;
+        assert_eq!(wake_at(&facts), Some(now + seconds(5)));
+        facts.connections = 1;
+        facts.idle_since = Some(now + seconds(29));
+        assert_eq!(wake_at(&facts), Some(now + seconds(30)));
     }
 
     #[test]

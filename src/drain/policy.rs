@@ -29,10 +29,10 @@ pub fn decide(phase: Phase, class: Class, session: bool) -> Decision {
 
 /// Whether the answer of an HTTP/1.1 exchange says `Connection: close`, so that the client's next
 /// connection goes to another pod. Never for a live legacy session: behind a connection balancer
-/// the next connection meets a pod that answers 404.
+/// the next connection meets a pod that answers 404. Once sessions are over it is for everybody.
 #[must_use]
 pub fn announces_close(phase: Phase, session: bool) -> bool {
-    phase >= Phase::Draining && !session
+    phase >= if session { Phase::Cutting } else { Phase::Draining }
 }
 
 /// Whether readiness answers 200. While the pod is being deleted `ready` is false anyway, and
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn close_is_never_announced_to_a_live_session() {
         for phase in Phase::ALL {
-            assert!(!announces_close(phase, true));
+            assert_eq!(announces_close(phase, true), phase >= Phase::Cutting);
             assert_eq!(announces_close(phase, false), phase >= Phase::Draining);
         }
     }

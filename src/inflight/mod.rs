@@ -190,9 +190,15 @@ impl Inflight {
         Totals(std::array::from_fn(|at| self.0.totals[at].load(Ordering::Relaxed)))
     }
 
+    /// How many exchanges have begun, ever.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.0.sequence.load(Ordering::Relaxed)
+    }
+
     /// From now on what becomes of each exchange in flight is logged by name, and counted.
     pub fn begin_audit(&self) {
-        self.0.audited.store(self.0.sequence.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.audited.store(self.begun(), Ordering::Relaxed);
     }
 
     /// What became so far of the exchanges that were in flight when the audit began.

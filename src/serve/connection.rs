@@ -29,10 +29,10 @@ use crate::tasks::Executor;
 use super::{
     Handler, Limits, Stage,
     accept::BoxedIo,
-    closing,
     context::{Context, Tracked},
     framing::{Framing, Refusal},
     guarded::{Guarded, Watched},
+    idle_closes,
 };
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -55,7 +55,7 @@ pub async fn run<H: Handler>(
     let begin = tokio::select! {
         begin = timeout_at(head_by, first_bytes(&mut io)) => begin,
         // Nothing was asked on it yet, so closing it loses nothing.
-        _ = closing(&mut closes) => return None,
+        () = idle_closes(&mut closes) => return None,
     };
     match begin {
         Ok(Some((prefix, true))) => {
@@ -115,7 +115,7 @@ async fn http1<H: Handler>(
     let mut head_timer = pin!(sleep_until(head_by));
     let mut in_head = true;
     let changes = stages.clone();
-    let mut close = pin!(closing(&mut stages));
+    let mut close = pin!(idle_closes(&mut stages));
     let mut awaits_close = false;
     let mut is_closing = false;
     let refusal = poll_fn(|task| {
@@ -201,7 +201,7 @@ async fn http2<H: Handler>(
             Stage::Open => false,
             // A session's next connection may meet another pod, which does not know it.
             Stage::Announce => !context.has_session(),
-            Stage::Close(_) => true,
+            Stage::CloseOpen | Stage::Close(_) => true,
         };
         if go_away && !announced {
             announced = true;

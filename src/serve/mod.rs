@@ -30,7 +30,7 @@ pub use self::{
     accept::{Accept, BoxedIo, Tcp},
     context::Context,
 };
-use crate::{tasks::Group, telemetry::Metrics};
+use crate::{drain::handle::Connections, tasks::Group, telemetry::Metrics};
 
 /// How far a port is from closing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,8 @@ pub enum Stage {
     Open,
     /// HTTP/2 clients are told to go elsewhere; everything is still served.
     Announce,
+    /// Connections that are open close once they are idle; new ones are answered, once.
+    CloseOpen,
     /// Connections close once they are idle; all are gone at the instant.
     Close(Instant),
 }
@@ -57,9 +59,8 @@ pub struct Port<H> {
     pub limits: Limits,
     pub stages: watch::Receiver<Stage>,
     pub metrics: Arc<Metrics>,
-    /// Whether its connections count in the metrics, and whom to tell of a new one.
-    pub counted: bool,
-    pub arrived: Box<dyn Fn() + Send + Sync>,
+    /// Where its connections are counted, in the metrics too; nowhere for probes and hooks.
+    pub connections: Option<Arc<Connections>>,
     pub handler: H,
 }
 
@@ -112,6 +113,17 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
     }
 }
 
+/// Waits until a connection is to close once it is idle: with those that are open, if it is one of
+/// them, else with the port.
+async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
+    let late = *stages.borrow() >= Stage::CloseOpen;
+    if late {
+        closing(stages).await;
+    } else {
+        drop(stages.wait_for(|stage| *stage >= Stage::CloseOpen).await);
+    }
+}
+
 /// Waits until the port is to close; when all its connections have to be gone.
 async fn closing(stages: &mut watch::Receiver<Stage>) -> Instant {
     let stage = stages.wait_for(|stage| matches!(stage, Stage::Close(_))).await;
@@ -138,9 +150,8 @@ fn admit<H: Handler>(
     io: BoxedIo,
     remote: SocketAddr,
 ) {
-    (port.arrived)();
     let event = |name| {
-        if port.counted {
+        if port.connections.is_some() {
             port.metrics.inbound_events.with_label_values(&[name]).inc();
         }
     };
@@ -150,10 +161,13 @@ fn admit<H: Handler>(
         return;
     }
     event("accepted");
-    let counted = Open::new(open, port.counted.then(|| port.metrics.inbound_connections.clone()));
+    let connections = port.connections.as_ref();
+    let seen = connections.map(|seen| seen.opened(Instant::now().into_std()));
+    let gauge = connections.map(|_| port.metrics.inbound_connections.clone());
+    let counted = (Open::new(open, gauge), seen);
     let limits = port.limits;
     let (stages, handler) = (port.stages.clone(), port.handler.clone());
-    let metrics = port.counted.then(|| Arc::clone(&port.metrics));
+    let metrics = connections.map(|_| Arc::clone(&port.metrics));
     group.spawn("connection", async move {
         let closed = connection::run(io, remote, limits, stages, handler).await;
         if let (Some(cause), Some(metrics)) = (closed, metrics) {

@@ -16,7 +16,7 @@ use ebbtide::{
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
-        handle::{Arrivals, Event},
+        handle::{Connections, Event},
         hooks::Restart,
         report::Report,
         timeline::Timings,
@@ -93,11 +93,11 @@ impl World {
     pub async fn start(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new());
         let inflight = Inflight::new(Arc::clone(&metrics));
-        let arrivals = Arc::new(Arrivals::default());
+        let connections = Arc::new(Connections::default());
         let (driver, drain, watch) = Driver::new(
             settings.rules,
             inflight.clone(),
-            Arc::clone(&arrivals),
+            Arc::clone(&connections),
             Arc::clone(&metrics),
         );
         let (connected, servers) = mpsc::unbounded_channel();
@@ -142,8 +142,7 @@ impl World {
             limits,
             stages: stages.clone(),
             metrics: Arc::clone(&metrics),
-            counted: true,
-            arrived: Box::new(move || arrivals.note(Instant::now().into_std())),
+            connections: Some(connections),
             handler: Arc::new(proxy),
         };
         let admin_port = Port {
@@ -151,8 +150,7 @@ impl World {
             limits,
             stages,
             metrics,
-            counted: false,
-            arrived: Box::new(|| ()),
+            connections: None,
             handler: Arc::new(admin),
         };
         let (data, data_clients) = mpsc::unbounded_channel();

@@ -32,6 +32,7 @@ async fn a_restart_of_the_server_holds_new_calls_until_it_is_back() {
     assert!(body(&waiting.message().await).contains("its calls have ended"));
     assert_eq!(began.elapsed().as_secs(), 5);
     world.up.store(false, Relaxed);
+    drop((server, early_server));
     sleep_until(began + seconds(6.0)).await;
     world.up.store(true, Relaxed);
     let (mut server, request) = world.asked_server().await;

@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 use clap::ArgMatches;
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -49,6 +49,26 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     })
 }
 
+/// Ctrl-C, and SIGTERM, which is how a pod is ended.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn catch() -> Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Plays, and prints what came of it; whether nothing was lost.
 async fn run(options: Options) -> Result<bool> {
     let Options { plan, url, duration, rollout, json } = options;
@@ -56,7 +76,7 @@ async fn run(options: Options) -> Result<bool> {
         Some(rollout) => Some((Workload::find(rollout).await?, rollout.times)),
         None => None,
     };
-    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut interrupts = Interrupts::catch()?;
     let mut eras = Vec::new();
     eras.extend((plan.modern > 0).then_some(Era::Modern));
     eras.extend((plan.legacy > 0).then_some(Era::Legacy));
@@ -69,7 +89,7 @@ async fn run(options: Options) -> Result<bool> {
 
     let trouble = tokio::select! {
         trouble = last(rollout, duration, &ledger, &eras, patience, &state) => trouble,
-        _ = interrupts.recv() => None,
+        _ = interrupts.next() => None,
         ended = load.ended() => {
             ended?;
             bail!("every client ended by itself, which is a bug of ebbtide");
@@ -80,7 +100,7 @@ async fn run(options: Options) -> Result<bool> {
     state.send_replace("waiting for the calls under way".into());
     let waited = tokio::select! {
         ended = load.ended() => ended,
-        _ = interrupts.recv() => Ok(()),
+        _ = interrupts.next() => Ok(()),
         () = &mut showing => Ok(()),
     };
     waited?;
