@@ -47,6 +47,8 @@ pub struct Driver {
     facts: Facts,
     /// Exchanges that had begun when last looked.
     begun: u64,
+    /// The first exchange that began in Draining.
+    draining_from: u64,
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
@@ -75,6 +77,7 @@ impl Driver {
             withdrawn: None,
             last_arrival: None,
             in_flight: 0,
+            old_calls: 0,
             idle_since: None,
             connections: 0,
             cut_requested: false,
@@ -90,6 +93,7 @@ impl Driver {
             metrics,
             facts,
             begun: 0,
+            draining_from: 0,
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
@@ -139,6 +143,9 @@ impl Driver {
     fn look(&mut self) {
         let now = now();
         self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
+        if self.facts.phase == Phase::Draining && self.facts.old_calls > 0 {
+            self.facts.old_calls = self.inflight.finite_before(self.draining_from);
+        }
         let begun = self.inflight.begun();
         let busy = self.facts.in_flight > 0 || begun != self.begun;
         self.begun = begun;
@@ -257,6 +264,10 @@ impl Driver {
         );
         self.facts.phase = phase;
         self.facts.since = now;
+        if phase == Phase::Draining {
+            self.draining_from = self.inflight.begun();
+            self.facts.old_calls = self.inflight.finite();
+        }
         let cut_at = self.facts.timeline.map(|timeline| timeline.cut_at);
         let mut report = None;
         if let Some(drain) = &mut self.drain {
@@ -291,13 +302,11 @@ impl Driver {
             .drain
             .as_ref()
             .is_some_and(|drain| self.knowledge.is_deleted(drain.trigger, drain.at, now));
-        let draining = self.facts.timeline.filter(|_| phase == Phase::Draining);
-        let since = self.facts.since;
         let news = Snapshot {
             phase,
             trigger: self.drain.as_ref().map(|drain| drain.trigger),
             timeline: self.facts.timeline,
-            last_call: draining.map(|timeline| timeline.last_call(since)),
+            last_call: machine::is_last_call(now, &self.facts),
             deleted,
             restart: self.restart,
             level: self.knowledge.level(),
@@ -313,7 +322,7 @@ impl Driver {
 
     /// When time alone may change something.
     fn wake_at(&self) -> Option<Instant> {
-        let machine = machine::wake_at(&self.facts);
+        let machine = machine::wake_at(now(), &self.facts);
         let alone = self.hooks.server_restarts_at().filter(|_| self.restart == Restart::No);
         let (phase, streams) = (self.facts.phase, self.inflight.streams());
         let drain = self.drain.as_ref();

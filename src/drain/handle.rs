@@ -44,8 +44,8 @@ pub struct Snapshot {
     pub phase: Phase,
     pub trigger: Option<Trigger>,
     pub timeline: Option<Timeline>,
-    /// From when on an idle session gets no further call; set with `Draining`.
-    pub last_call: Option<Instant>,
+    /// Whether an idle legacy session gets no further call.
+    pub last_call: bool,
     /// The pod is being deleted: its endpoints know, and its readiness has to hold.
     pub deleted: bool,
     pub restart: Restart,

@@ -10,8 +10,7 @@ use serde::Serialize;
 use super::phase::Trigger;
 
 /// What is watched at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Level {
     /// Nothing: the drain goes by the settings alone.
     #[default]
@@ -28,7 +27,7 @@ impl Level {
         match self {
             Level::Timers => "timers",
             Level::Slices => "slices",
-            Level::SlicesAndPod => "slices_and_pod",
+            Level::SlicesAndPod => "pod",
         }
     }
 }

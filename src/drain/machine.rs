@@ -21,6 +21,8 @@ pub struct Facts {
     pub withdrawn: Option<Instant>,
     pub last_arrival: Option<Instant>,
     pub in_flight: usize,
+    /// Those of them that are no streams and began before Draining.
+    pub old_calls: usize,
     /// Since when nothing is in flight, and nothing came.
     pub idle_since: Option<Instant>,
     /// Open connections of clients, which may send the next request at any time.
@@ -50,14 +52,31 @@ pub fn step(now: Instant, facts: &Facts) -> Option<Phase> {
     }
 }
 
+/// Whether an idle legacy session gets no further call here. It is served as long as the pod has to
+/// wait anyway for calls that began before Draining; a client that calls without pause would else
+/// hold the pod to the cut, and lose the call that the cut meets. This way its last call ends, and
+/// the session is over between two calls.
+#[must_use]
+pub fn is_last_call(now: Instant, facts: &Facts) -> bool {
+    facts.phase == Phase::Draining
+        && (facts.old_calls == 0 || last_call_at(facts).is_some_and(|at| now >= at))
+}
+
+fn last_call_at(facts: &Facts) -> Option<Instant> {
+    facts.timeline.map(|timeline| timeline.last_call(facts.since))
+}
+
 /// When `step` should be asked again although no fact has changed.
 #[must_use]
-pub fn wake_at(facts: &Facts) -> Option<Instant> {
+pub fn wake_at(now: Instant, facts: &Facts) -> Option<Instant> {
     match facts.phase {
         Phase::Starting | Phase::Serving | Phase::Drained => None,
         Phase::Withdrawing => left_at(facts),
         Phase::Draining => {
-            facts.timeline.map(|timeline| timeline.cut_at).into_iter().chain(idle_at(facts)).min()
+            let cut_at = facts.timeline.map(|timeline| timeline.cut_at);
+            // Once it is past, only the cut is ahead.
+            let last_call = last_call_at(facts).filter(|at| facts.old_calls > 0 && *at > now);
+            cut_at.into_iter().chain(last_call).chain(idle_at(facts)).min()
         }
         Phase::Cutting => Some(facts.since + CUT_TIME),
     }
@@ -146,6 +165,7 @@ mod tests {
             withdrawn: Some(now),
             last_arrival: None,
             in_flight: 1,
+            old_calls: 0,
             idle_since: None,
             connections: 1,
             cut_requested: false,
@@ -199,20 +219,35 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_served_while_older_calls_run_and_at_most_for_half_of_the_time() {
+        let now = Instant::now();
+        let mut facts = facts(Phase::Draining, now);
+        assert!(is_last_call(now, &facts));
+        facts.old_calls = 1;
+        assert!(!is_last_call(now + seconds(14), &facts));
+        assert!(is_last_call(now + seconds(15), &facts));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(15)));
+        assert_eq!(wake_at(now + seconds(15), &facts), Some(now + seconds(30)));
+        for phase in [Phase::Serving, Phase::Withdrawing, Phase::Cutting] {
+            assert!(!is_last_call(now + seconds(99), &Facts { phase, ..facts }));
+        }
+    }
+
+    #[test]
     fn an_open_connection_may_bring_one_more_request() {
         let now = Instant::now();
         let mut facts = facts(Phase::Draining, now);
         idle(&mut facts);
         facts.idle_since = now.checked_sub(seconds(60));
         // What was idle long before has not been told to go elsewhere.
-        assert_eq!(wake_at(&facts), Some(now + seconds(1)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(1)));
         facts.idle_since = Some(now + seconds(5));
-        assert_eq!(wake_at(&facts), Some(now + seconds(6)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(6)));
         facts.connections = 0;
-        assert_eq!(wake_at(&facts), Some(now + seconds(5)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(5)));
         facts.connections = 1;
         facts.idle_since = Some(now + seconds(29));
-        assert_eq!(wake_at(&facts), Some(now + seconds(30)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(30)));
     }
 
     #[test]
@@ -220,9 +255,9 @@ mod tests {
         let now = Instant::now();
         let mut facts = facts(Phase::Withdrawing, now);
         facts.last_arrival = Some(now + seconds(2));
-        assert_eq!(wake_at(&facts), Some(now + seconds(3)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(3)));
         facts.last_arrival = Some(now + seconds(60));
-        assert_eq!(wake_at(&facts), Some(now + seconds(10)));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(10)));
     }
 
     #[test]
@@ -264,7 +299,7 @@ mod tests {
         let now = Instant::now();
         for phase in [Phase::Withdrawing, Phase::Draining, Phase::Cutting] {
             let facts = facts(phase, now);
-            let at = wake_at(&facts).unwrap();
+            let at = wake_at(now, &facts).unwrap();
             let before = at.checked_sub(Duration::from_millis(1)).unwrap();
             assert_eq!(step(before, &facts), None);
             assert!(step(at, &facts) > Some(phase));

@@ -108,7 +108,7 @@ impl Report {
     #[must_use]
     pub fn sentence(&self, room: usize) -> String {
         let mut text = format!(
-            "drained in {:.1}s ({}): {} completed, {} refused, {} streams ended, {} abandoned, {} \
+            "Drained in {:.1}s ({}): {} completed, {} refused, {} streams ended, {} abandoned, {} \
              lost, {} cut",
             self.seconds,
             self.trigger.name(),

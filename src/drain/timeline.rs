@@ -53,10 +53,8 @@ impl Timings {
 }
 
 impl Timeline {
-    /// From when on an idle legacy session gets no further call here: half of the time that is
-    /// left once Draining begins. A client that calls without pause would otherwise hold the pod
-    /// to the cut, and lose the call that the cut meets; this way its last call ends, and the
-    /// session is over between two calls.
+    /// When, at the latest, an idle legacy session gets no further call here: after half of the
+    /// time that is left once Draining begins, else the cut would meet a call of it.
     #[must_use]
     pub fn last_call(&self, draining_since: Instant) -> Instant {
         draining_since + self.cut_at.saturating_duration_since(draining_since) / 2

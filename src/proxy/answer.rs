@@ -67,6 +67,11 @@ impl Failure {
         Self { retry: true, rpc_status, ..failure }
     }
 
+    /// Whether it tells the client that its session is over.
+    pub fn ends_session(&self) -> bool {
+        self.rpc_status == StatusCode::NOT_FOUND
+    }
+
     /// Told to end before there was an answer.
     pub fn ended(ending: Ending) -> Self {
         match ending {

@@ -15,7 +15,6 @@ use std::{future::Future, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use self::answer::Failure;
 pub use self::{body::ProxyBody, request_body::RequestBody};
@@ -102,11 +101,13 @@ async fn handle(
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
+    // A session that is over is no reason to keep the connection: what comes next goes elsewhere.
+    let keeps_session = has_session && !result.as_ref().is_err_and(Failure::ends_session);
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
         Err(failure) => Box::pin(failure.into_response(exchange)).await,
     };
-    if policy::announces_close(phase, has_session) && response.status().as_u16() != 101 {
+    if policy::announces_close(phase, keeps_session) && response.status().as_u16() != 101 {
         headers::announce_close(response.headers_mut());
     }
     response
@@ -150,10 +151,7 @@ async fn decide(
     let class = exchange.ticket.class();
     // Never while something of it is pending: that would end in the middle of something.
     let idle = exchange.session && !proxy.inflight.is_pending_beside(&exchange.ticket);
-    let late = || {
-        let last_call = proxy.drain.snapshot().last_call;
-        class == Class::Call && last_call.is_some_and(|at| Instant::now().into_std() >= at)
-    };
+    let late = || class == Class::Call && proxy.drain.snapshot().last_call;
     match policy::decide(phase, class, exchange.session) {
         Decision::Forward if idle && late() => Err(Failure::draining(phase, true)),
         Decision::Forward => Ok(()),

@@ -7,7 +7,7 @@ use crate::{kubectl::attempt, manifest::Manifest, namespace::Namespace, rehearsa
 
 const DRAINING: i32 = -32010;
 
-/// The slowest call takes 20 s. A legacy session may begin one until the half of Draining, so
+/// The slowest call takes 20 s. A legacy session may begin one as long as an older one runs, so
 /// that the grace is the withdrawal (10 s), twice the slowest call, and the end (3 s).
 fn rolling_update(manifest: Manifest) -> Report {
     let namespace = Namespace::with(manifest.replicas(3).grace(60));

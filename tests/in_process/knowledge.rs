@@ -143,11 +143,9 @@ async fn readiness_fails_where_a_node_shuts_down_and_holds_where_the_pod_is_dele
 #[tokio::test(start_paused = true)]
 async fn status_tells_what_is_known() {
     let world = world().await;
-    for (fact, level) in [
-        (endpoints(1, 1, false), "slices"),
-        (pod(None), "slices_and_pod"),
-        (Fact::Endpoints(None), "timers"),
-    ] {
+    for (fact, level) in
+        [(endpoints(1, 1, false), "slices"), (pod(None), "pod"), (Fact::Endpoints(None), "timers")]
+    {
         learn(&world, fact).await;
         world.settled().await;
         let status = world.ask_admin("/status").await;
