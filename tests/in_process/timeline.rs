@@ -215,13 +215,13 @@ async fn an_idle_session_is_over_with_the_last_older_call() {
     world.drain.tell(Event::Requested).await;
     world.reached(Phase::Draining).await;
     let (mut client, mut server) = world.held(&call("1", session)).await;
+    // Holds the drain, and is not older than it.
+    let _running = world.held(&call("2", "")).await;
     sleep_until(began + seconds(1.0)).await;
     old_server.send(ANSWER).await;
     old.message().await;
     server.send(ANSWER).await;
     assert!(client.message().await.starts_with("HTTP/1.1 200"));
-    // The drain has nothing to wait for but this.
-    let _running = world.held(&call("2", "")).await;
     client.send(&call("3", session)).await;
     let answer = client.message().await;
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(r#""id":3"#), "{answer}");
