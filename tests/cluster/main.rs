@@ -15,3 +15,4 @@ mod containers;
 mod rights;
 mod rollouts;
 mod shapes;
+mod watch;
