@@ -1,7 +1,7 @@
 //! What a drain did: kept while it runs, and told once it is over, as one value for the log,
 //! `status`, the pod's Event and whoever asks later.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use serde::{Serialize, Serializer};
 
@@ -134,7 +134,8 @@ impl Report {
             named += 1;
         }
         if self.cut > named {
-            text.push_str(&format!("; and {} more", self.cut - named));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; and {} more", self.cut - named);
         }
         text
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Where the kubelet mounts what belongs to the service account.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// This pod. Endpoints are matched by `uid`: a StatefulSet's pods reuse their names.
+/// This pod. Endpoints are matched by `uid`: a `StatefulSet`'s pods reuse their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,

@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The same while somebody waits for it.
 const HASTE: Duration = Duration::from_secs(2);
 /// How often the Pod is read where it may not be watched: at ease, and while somebody waits.
-const AT_EASE: Duration = Duration::from_secs(60);
+const AT_EASE: Duration = Duration::from_mins(1);
 const OFTEN: Duration = Duration::from_secs(1);
 /// A watch that is open tells of a deletion within this time.
 const WATCH_LAG: Duration = Duration::from_secs(1);

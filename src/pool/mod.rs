@@ -205,18 +205,16 @@ impl<B: Outgoing> Pool<B> {
         drop(waiting);
         let waited = began.elapsed();
         tally.acquire_took(waited);
-        match permit {
-            Ok(Ok(permit)) => Ok(self.slot(budget, permit, Some(deadline))),
-            _ => {
-                tally.timed_out();
-                Err(match budget {
-                    Budget::Calls if self.0.held.load(Ordering::Relaxed) => {
-                        AcquireError::Restarting { waited }
-                    }
-                    _ => AcquireError::Exhausted { budget, limit, waited },
-                })
-            }
+        if let Ok(Ok(permit)) = permit {
+            return Ok(self.slot(budget, permit, Some(deadline)));
         }
+        tally.timed_out();
+        Err(match budget {
+            Budget::Calls if self.0.held.load(Ordering::Relaxed) => {
+                AcquireError::Restarting { waited }
+            }
+            _ => AcquireError::Exhausted { budget, limit, waited },
+        })
     }
 
     fn slot(

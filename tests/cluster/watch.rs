@@ -148,7 +148,13 @@ async fn a_pod_that_may_only_be_read_is_read() {
     assert!(!slices, "the slices may not be read: {:?}", followed.seen);
     // The rights come late, and are used then.
     let verbs = "--verb=get,list,watch";
-    namespace.kubectl(&["create", "role", "w", verbs, "--resource=endpointslices.discovery.k8s.io"]);
+    namespace.kubectl(&[
+        "create",
+        "role",
+        "w",
+        verbs,
+        "--resource=endpointslices.discovery.k8s.io",
+    ]);
     namespace.kubectl(&["create", "rolebinding", "w", "--role=w", &account]);
     followed.until_endpoints(0, 0, false).await;
     let_go(&namespace);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::{ANSWER, Settings, World, body, call, seconds};
 
-/// In a cluster: 15 s of withdraw_timeout, 2 s of settle, 1 s of quiet.
+/// In a cluster: 15 s of `withdraw_timeout`, 2 s of settle, 1 s of quiet.
 async fn world() -> World {
     let mut settings = Settings::default();
     settings.rules.has_endpoints = true;

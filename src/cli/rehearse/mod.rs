@@ -89,7 +89,7 @@ async fn run(options: Options) -> Result<bool> {
 
     let trouble = tokio::select! {
         trouble = last(rollout, duration, &ledger, &eras, patience, &state) => trouble,
-        _ = interrupts.next() => None,
+        () = interrupts.next() => None,
         ended = load.ended() => {
             ended?;
             bail!("every client ended by itself, which is a bug of ebbtide");
@@ -100,7 +100,7 @@ async fn run(options: Options) -> Result<bool> {
     state.send_replace("waiting for the calls under way".into());
     let waited = tokio::select! {
         ended = load.ended() => ended,
-        _ = interrupts.next() => Ok(()),
+        () = interrupts.next() => Ok(()),
         () = &mut showing => Ok(()),
     };
     waited?;
