@@ -184,7 +184,9 @@ mod tests {
 
     fn known(facts: &[Fact]) -> Knowledge {
         let mut knowledge = Knowledge::default();
-        facts.iter().for_each(|fact| knowledge.learn(*fact));
+        for fact in facts {
+            knowledge.learn(*fact);
+        }
         knowledge
     }
 

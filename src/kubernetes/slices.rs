@@ -194,12 +194,12 @@ mod tests {
 
     use super::*;
 
-    fn slice(name: &str, endpoints: Value) -> Slice {
+    fn slice(name: &str, endpoints: &Value) -> Slice {
         serde_json::from_value(json!({ "metadata": { "name": name }, "endpoints": endpoints }))
             .unwrap()
     }
 
-    fn endpoint(uid: &str, conditions: Value) -> Value {
+    fn endpoint(uid: &str, conditions: &Value) -> Value {
         json!({
             "addresses": ["10.0.0.1"], "conditions": conditions,
             "targetRef": { "kind": "Pod", "name": "p", "uid": uid }
@@ -213,13 +213,13 @@ mod tests {
         let offered = json!({ "ready": true, "serving": true, "terminating": false });
         seen.take(Event::InitApply(slice(
             "a",
-            json!([endpoint("ours", offered.clone()), endpoint("other", offered.clone())]),
+            &json!([endpoint("ours", &offered), endpoint("other", &offered)]),
         )));
         // Nil conditions: ready, and not terminating.
-        seen.take(Event::InitApply(slice("b", json!([endpoint("ours", json!({}))]))));
-        seen.take(Event::InitApply(slice("none", Value::Null)));
+        seen.take(Event::InitApply(slice("b", &json!([endpoint("ours", &json!({}))]))));
+        seen.take(Event::InitApply(slice("none", &Value::Null)));
         let nobody = json!([{ "addresses": ["10.0.0.2"] }, { "targetRef": { "kind": "Node" } }]);
-        seen.take(Event::InitApply(slice("no-uid", nobody)));
+        seen.take(Event::InitApply(slice("no-uid", &nobody)));
         assert_eq!(seen.endpoints(), None, "not before all were seen");
         seen.take(Event::InitDone);
         let expected =
@@ -227,13 +227,13 @@ mod tests {
         assert_eq!(seen.endpoints(), expected(2, 2, false));
         // publishNotReadyAddresses: ready stays true, terminating tells.
         let ending = json!({ "ready": true, "serving": true, "terminating": true });
-        seen.take(Event::Apply(slice("a", json!([endpoint("ours", ending)]))));
+        seen.take(Event::Apply(slice("a", &json!([endpoint("ours", &ending)]))));
         assert_eq!(seen.endpoints(), expected(2, 1, true));
         let unready = json!({ "ready": false, "serving": false });
-        seen.take(Event::Apply(slice("b", json!([endpoint("ours", unready)]))));
+        seen.take(Event::Apply(slice("b", &json!([endpoint("ours", &unready)]))));
         assert_eq!(seen.endpoints(), expected(2, 0, true));
-        seen.take(Event::Delete(slice("a", json!([]))));
-        seen.take(Event::Apply(slice("b", json!([endpoint("other", offered)]))));
+        seen.take(Event::Delete(slice("a", &json!([]))));
+        seen.take(Event::Apply(slice("b", &json!([endpoint("other", &offered)]))));
         assert_eq!(seen.endpoints(), expected(0, 0, false));
         seen.take(Event::Init);
         assert_eq!(seen.endpoints(), None);
