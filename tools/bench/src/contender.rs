@@ -124,6 +124,9 @@ impl Contender {
         let command = match self {
             Contender::Ebbtide => {
                 let (url, listen) = (format!("http://{upstream}"), format!("127.0.0.1:{port}"));
+                let streams = place.streams.to_string();
+                let clients = most_clients(place.streams).to_string();
+                // Room for the streams; all else as it comes.
                 words(&[
                     "run",
                     "--upstream",
@@ -132,18 +135,14 @@ impl Contender {
                     &listen,
                     "--admin",
                     "127.0.0.1:0",
-                    "--withdraw-timeout",
-                    "0s",
-                    "--quiet",
-                    "0s",
                     "--max-streams",
-                    "30000",
+                    &streams,
                     "--max-inbound",
-                    "30000",
+                    &clients,
                 ])
             }
             Contender::Nginx => {
-                words(&["-c", &file("nginx", nginx(&place.scratch, upstream, port, alone))?])
+                words(&["-c", &file("nginx", nginx(place, upstream, port, alone))?])
             }
             Contender::HaProxy => {
                 words(&["-db", "-f", &file("haproxy", haproxy(place.streams, upstream, port))?])
@@ -165,6 +164,8 @@ impl Contender {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Where the bench itself runs in a pod, ebbtide would wait for endpoints to be left.
+            .env_remove("KUBERNETES_SERVICE_HOST")
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", whole[0]))?;
@@ -224,13 +225,20 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn nginx(scratch: &Path, upstream: SocketAddr, port: u16, alone: bool) -> String {
-    let scratch = scratch.display();
+/// Client connections that are open at most: the streams, and calls beside them.
+fn most_clients(streams: usize) -> usize {
+    streams + 2 * load::CONNECTIONS
+}
+
+fn nginx(place: &Place, upstream: SocketAddr, port: u16, alone: bool) -> String {
+    let scratch = place.scratch.display();
+    // It counts both sides.
+    let connections = 2 * most_clients(place.streams);
     let master = if alone { "off" } else { "on" };
     format!(
         "daemon off; master_process {master}; worker_processes 1; worker_rlimit_nofile 65536;
 pid {scratch}/nginx-{port}.pid; error_log /dev/null;
-events {{ worker_connections 40000; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
   client_body_temp_path {scratch}; proxy_temp_path {scratch}; fastcgi_temp_path {scratch};
@@ -250,7 +258,7 @@ http {{
 }
 
 fn haproxy(streams: usize, upstream: SocketAddr, port: u16) -> String {
-    let most = streams + 2 * load::CONNECTIONS;
+    let most = most_clients(streams);
     format!(
         "global
   maxconn {most}

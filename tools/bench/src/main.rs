@@ -115,6 +115,9 @@ fn hold_to_one_core() -> anyhow::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
+/// Open streams that a sidecar is asked to hold.
+const WANTED_STREAMS: usize = 10_000;
+
 async fn run(ebbtide: PathBuf, scratch: PathBuf, rounds: usize) -> anyhow::Result<Figures> {
     let upstream = Upstream::start().await?;
     let streams = memory::most_streams()?;
@@ -126,6 +129,11 @@ async fn run(ebbtide: PathBuf, scratch: PathBuf, rounds: usize) -> anyhow::Resul
         } else {
             figures.left_out.push(format!("{} is not installed", contender.name()));
         }
+    }
+    if streams < WANTED_STREAMS {
+        figures.left_out.push(format!(
+            "{WANTED_STREAMS} open streams: the limit on open files allows {streams}"
+        ));
     }
     let contenders = figures.contenders.clone();
     eprintln!("processor time of small requests, then of large ones…");

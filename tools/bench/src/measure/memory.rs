@@ -19,6 +19,11 @@ pub struct Memory {
     pub at_most: f64,
 }
 
+/// Beyond this many the ports of one address run short.
+const MOST: usize = 20_000;
+/// Files that a process needs beside its streams; `HAProxy` asks for most, and for all at its start.
+const OTHER_FILES: usize = 400;
+
 /// As many streams as may be open: the clients' and the upstream's ends are in one process, and a
 /// contender holds two as well.
 pub fn most_streams() -> anyhow::Result<usize> {
@@ -26,7 +31,7 @@ pub fn most_streams() -> anyhow::Result<usize> {
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
-    Ok((usize::try_from(hard)?.saturating_sub(1000) / 2).min(10_000))
+    Ok((usize::try_from(hard)?.saturating_sub(OTHER_FILES) / 2).min(MOST))
 }
 
 pub async fn measure(place: &Place, contender: Contender, most: usize) -> anyhow::Result<Memory> {
