@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -48,7 +48,7 @@ impl Wake for Disturbed {
 pub struct SendError<B> {
     pub cause: hyper::Error,
     /// The request, when not a byte of it was written.
-    pub unsent: Option<Request<B>>,
+    pub unsent: Option<Box<Request<B>>>,
 }
 
 impl<B: Outgoing> Connection<B> {
@@ -112,15 +112,19 @@ impl<B: Outgoing> Connection<B> {
     ///
     /// # Errors
     /// The connection broke, or what came is not HTTP.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+    pub async fn send(
+        &mut self,
+        request: Box<Request<B>>,
+    ) -> Result<Response<Incoming>, SendError<B>> {
         let Self { sender, driver, ended, .. } = self;
-        let mut response = pin!(sender.try_send_request(request));
+        // Boxed, too: hyper's future has room for the request, in case that it gives it back.
+        let mut response = Box::pin(sender.try_send_request(*request));
         std::future::poll_fn(move |context| {
             *ended = *ended || Pin::new(&mut **driver).poll(context).is_ready();
             match response.as_mut().poll(context) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => {
-                    let unsent = error.take_message();
+                    let unsent = error.take_message().map(Box::new);
                     Poll::Ready(Err(SendError { cause: error.into_error(), unsent }))
                 }
                 Poll::Pending => Poll::Pending,

@@ -325,7 +325,8 @@ impl<B: Outgoing> Slot<B> {
         {
             return Ok(connection);
         }
-        self.fresh().await
+        // Boxed, as every rare way is.
+        Box::pin(self.fresh()).await
     }
 
     /// A connection that nobody used before.

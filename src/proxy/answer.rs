@@ -4,7 +4,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::Poll,
     time::Duration,
 };
@@ -194,15 +194,15 @@ fn awaits_an_error(class: Class, envelope: Option<&Envelope>) -> bool {
     }
 }
 
-/// Runs the future unless the exchange is told to end first.
+/// Runs the future unless the exchange is told to end first. Takes it pinned: by value it would
+/// have room twice in whoever awaits this.
 ///
 /// # Errors
 /// Why it is to end.
 pub async fn unless_ended<T>(
     ticket: &Ticket,
-    future: impl Future<Output = T>,
+    mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Ending> {
-    let mut future = pin!(future);
     poll_fn(|context| {
         if let Poll::Ready(value) = future.as_mut().poll(context) {
             return Poll::Ready(Ok(value));

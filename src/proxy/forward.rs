@@ -1,6 +1,8 @@
 //! One exchange: a slot, a connection, the request, the head of the answer, and who carries on
 //! from there.
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response};
 use http_body::Body;
@@ -37,6 +39,14 @@ pub enum Answer {
 }
 
 impl Answer {
+    pub fn as_it_comes(head: response::Parts, mut streamed: Box<Streamed>) -> Self {
+        if streamed.is_over() {
+            streamed.finish();
+            return Answer::Whole(head, Bytes::new());
+        }
+        Answer::Streamed(head, streamed)
+    }
+
     pub fn into_response(self, exchange: Exchange, context: &Context) -> Response<ProxyBody> {
         let mut ticket = exchange.ticket;
         ticket.answered();
@@ -59,28 +69,52 @@ impl Answer {
 pub async fn forward(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     context: &Context,
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
+    // What is matched on is not bound to a name: it would hold its room to the end.
     let slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
         Some(slot) => Ok(slot),
         None => Box::pin(line_up(proxy, exchange, request.body_mut())).await,
     };
-    let acquired = match slot {
-        Ok(mut slot) => match unless_ended(&exchange.ticket, slot.connection()).await {
-            Ok(Ok(connection)) => Ok((slot, connection)),
-            Ok(Err(error)) => Err(Failure::not_acquired(&error)),
-            Err(ending) => Err(Failure::ended(ending)),
-        },
-        Err(failure) => Err(failure),
-    };
-    let (mut slot, connection) = match acquired {
-        Ok(acquired) => acquired,
+    let mut slot = match slot {
+        Ok(slot) => slot,
         Err(failure) => return Err(failure.with_body(request.into_body())),
     };
-    let (connection, response) = send(exchange, &mut slot, connection, request).await?;
-    receive(exchange, slot, connection, response).await
+    let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            return Err(Failure::not_acquired(&error).with_body(request.into_body()));
+        }
+        Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
+    };
+    let again = repeatable(&request, &connection);
+    let (connection, response) = {
+        let sent = unless_ended(&exchange.ticket, pin!(connection.send(request))).await;
+        match sent {
+            Ok(Ok(response)) => (connection, response),
+            Ok(Err(error)) => {
+                let mut sent = Box::pin(resend(&mut slot, connection, error, again));
+                let sent = unless_ended(&exchange.ticket, sent.as_mut()).await;
+                sent.unwrap_or_else(|ending| Err(Failure::ended(ending)))?
+            }
+            Err(ending) => return Err(Failure::ended(ending)),
+        }
+    };
+    let (mut head, mut streamed) = receive(exchange, slot, connection, response)?;
+    if !exchange.ticket.class().is_json_rpc() || !is_media(&head.headers, b"application/json") {
+        return Ok(Answer::as_it_comes(head, streamed));
+    }
+    let Some(whole) = hold(exchange, &mut streamed).await? else {
+        return Ok(Answer::Streamed(head, streamed));
+    };
+    // The length is known now, whatever the framing was; where it was given, hyper has held the
+    // server to it.
+    if !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    }
+    Ok(Answer::Whole(head, whole))
 }
 
 /// Which bound an exchange counts against. What calls in flight may be waiting for never waits
@@ -101,27 +135,21 @@ async fn line_up(
 ) -> Result<Slot<RequestBody>, Failure> {
     exchange.learn_class(body).await.map_err(Failure::ended)?;
     let acquired = proxy.pool.acquire(budget(exchange.ticket.class()));
-    match unless_ended(&exchange.ticket, acquired).await {
+    match unless_ended(&exchange.ticket, pin!(acquired)).await {
         Ok(acquired) => acquired.map_err(|error| Failure::not_acquired(&error)),
         Err(ending) => Err(Failure::ended(ending)),
     }
 }
 
-/// Sends the request; once more on a fresh connection if a reused one died under a request that
+/// Sends the request once more, on a fresh connection, if a reused one died under a request that
 /// the server cannot have acted on.
-async fn send(
-    exchange: &Exchange,
+async fn resend(
     slot: &mut Slot<RequestBody>,
-    mut connection: Connection<RequestBody>,
-    request: Request<RequestBody>,
+    connection: Connection<RequestBody>,
+    error: SendError<RequestBody>,
+    again: Option<Box<Request<RequestBody>>>,
 ) -> Result<(Connection<RequestBody>, Response<Incoming>), Failure> {
-    let again = repeatable(&request, &connection);
-    let sent = unless_ended(&exchange.ticket, connection.send(request)).await;
-    let SendError { cause, unsent } = match sent {
-        Ok(Ok(response)) => return Ok((connection, response)),
-        Ok(Err(error)) => error,
-        Err(ending) => return Err(Failure::ended(ending)),
-    };
+    let SendError { cause, unsent } = error;
     let reused = connection.is_reused();
     connection.close(Closed::Error);
     let no_answer =
@@ -130,17 +158,14 @@ async fn send(
         Some(request) if reused => request,
         _ => return Err(lost(&cause)),
     };
-    let retry = Box::pin(unless_ended(&exchange.ticket, async {
-        let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
-        match connection.send(request).await {
-            Ok(response) => Ok((connection, response)),
-            Err(error) => {
-                connection.close(Closed::Error);
-                Err(lost(&error.cause))
-            }
+    let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
+    match connection.send(request).await {
+        Ok(response) => Ok((connection, response)),
+        Err(error) => {
+            connection.close(Closed::Error);
+            Err(lost(&error.cause))
         }
-    }));
-    retry.await.unwrap_or_else(|ending| Err(Failure::ended(ending)))
+    }
 }
 
 /// A copy of the request, where it may be sent twice and the connection is one that may be stale:
@@ -148,12 +173,12 @@ async fn send(
 fn repeatable(
     request: &Request<RequestBody>,
     connection: &Connection<RequestBody>,
-) -> Option<Request<RequestBody>> {
+) -> Option<Box<Request<RequestBody>>> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !safe || !connection.is_reused() || !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(RequestBody::empty());
+    let mut copy = Box::new(Request::new(RequestBody::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
@@ -174,13 +199,13 @@ pub fn lost(cause: &hyper::Error) -> Failure {
     Failure::lost(&text)
 }
 
-/// What to do with the body, by what the head tells.
-pub async fn receive(
+/// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
+pub fn receive(
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
     mut response: Response<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<(response::Parts, Box<Streamed>), Failure> {
     let headers = response.headers();
     let two_framings = headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH);
@@ -208,27 +233,16 @@ pub async fn receive(
         let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
         exchange.ticket.reclassify(finite);
     }
-    let mut streamed = Box::new(Streamed::new(slot, connection, body, events));
-    if class.is_json_rpc() && is_media(&head.headers, b"application/json") {
-        return hold(exchange, head, streamed).await;
-    }
-    if streamed.is_over() {
-        streamed.finish();
-        return Ok(Answer::Whole(head, Bytes::new()));
-    }
-    Ok(Answer::Streamed(head, streamed))
+    Ok((head, Box::new(Streamed::new(slot, connection, body, events))))
 }
 
-/// Holds the head back until the body is whole, or larger than it is worth.
-async fn hold(
-    exchange: &Exchange,
-    mut head: response::Parts,
-    mut streamed: Box<Streamed>,
-) -> Result<Answer, Failure> {
+/// Waits until the body is whole, while the head is held back; `None` when the body is larger than
+/// that is worth: what came of it is given back.
+async fn hold(exchange: &Exchange, streamed: &mut Streamed) -> Result<Option<Bytes>, Failure> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while !streamed.is_over() {
-        let frame = unless_ended(&exchange.ticket, next_frame(&mut streamed)).await;
+        let frame = unless_ended(&exchange.ticket, pin!(next_frame(streamed))).await;
         let frame = match frame {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
@@ -246,7 +260,7 @@ async fn hold(
             Err(trailers) => {
                 streamed.hold(join(first, &more));
                 streamed.hold_frame(trailers);
-                return Ok(Answer::Streamed(head, streamed));
+                return Ok(None);
             }
         };
         if first.is_empty() {
@@ -256,17 +270,11 @@ async fn hold(
         }
         if first.len() + more.len() > HELD {
             streamed.hold(join(first, &more));
-            return Ok(Answer::Streamed(head, streamed));
+            return Ok(None);
         }
     }
     streamed.finish();
-    let bytes = join(first, &more);
-    // The length is known now, whatever the framing was; where it was given, hyper has held the
-    // server to it.
-    if !head.headers.contains_key(header::CONTENT_LENGTH) {
-        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    }
-    Ok(Answer::Whole(head, bytes))
+    Ok(Some(join(first, &more)))
 }
 
 fn join(first: Bytes, more: &BytesMut) -> Bytes {

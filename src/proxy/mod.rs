@@ -11,7 +11,7 @@ mod headers;
 mod request_body;
 mod tunnel;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, pin::pin, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -52,7 +52,7 @@ impl Exchange {
         if self.ticket.class() != Class::Call {
             return Ok(());
         }
-        answer::unless_ended(&self.ticket, body.read_until_told()).await?;
+        answer::unless_ended(&self.ticket, pin!(body.read_until_told())).await?;
         if let Some(message) = self.ticket.envelope().as_ref().and_then(Envelope::first) {
             let class = self.ticket.class().refine(message);
             self.ticket.reclassify(class);
@@ -69,6 +69,9 @@ impl Handler for Arc<Proxy> {
         request: Request<Incoming>,
         context: Arc<Context>,
     ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static {
+        // The request is boxed since it moves through many futures, each of which would hold room
+        // for it.
+        let request = Box::new(request.map(RequestBody::new));
         // Boxed as a whole: it is gone once the answer's head is out, and an open stream does not
         // hold its room.
         Box::pin(handle(self, request, context))
@@ -77,7 +80,7 @@ impl Handler for Arc<Proxy> {
 
 async fn handle(
     proxy: Arc<Proxy>,
-    request: Request<Incoming>,
+    mut request: Box<Request<RequestBody>>,
     context: Arc<Context>,
 ) -> Response<ProxyBody> {
     let session = sessions::of(request.headers());
@@ -92,7 +95,7 @@ async fn handle(
     // phase that the driver has published before it looked.
     let ticket = proxy.inflight.begin(class, session, target);
     let mut exchange = Exchange { ticket, session: has_session };
-    let mut request = request.map(|body| RequestBody::new(body, exchange.ticket.entry()));
+    request.body_mut().note_in(exchange.ticket.entry());
     let result = match admit(&proxy, &mut exchange, &mut request).await {
         Ok(()) if exchange.ticket.class() == Class::Tunnel => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
@@ -156,5 +159,22 @@ async fn decide(
         Decision::Forward if idle && late() => Err(Failure::draining(phase, true)),
         Decision::Forward => Ok(()),
         Decision::Refuse => Err(Failure::draining(phase, idle && phase == Phase::Drained)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// One exchange is one allocation; beyond this size it is a slow one, and each layer that
+    /// holds a request or an answer by value is copied through.
+    #[test]
+    fn an_exchange_stays_small() {
+        let size = future_size(handle);
+        assert!(size <= 1032, "{size}");
     }
 }

@@ -32,8 +32,13 @@ pub struct RequestBody {
 
 impl RequestBody {
     #[must_use]
-    pub fn new(incoming: Incoming, entry: Arc<Entry>) -> Self {
-        Self { incoming: Some(incoming), entry: Some(entry), ahead: VecDeque::new() }
+    pub fn new(incoming: Incoming) -> Self {
+        Self { incoming: Some(incoming), entry: None, ahead: VecDeque::new() }
+    }
+
+    /// What passes from now on is noted there.
+    pub fn note_in(&mut self, entry: Arc<Entry>) {
+        self.entry = Some(entry);
     }
 
     #[must_use]

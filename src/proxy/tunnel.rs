@@ -3,7 +3,7 @@
 //! Never looks into the bytes: ending a tunnel means to tell the server that the client is done,
 //! and to pass on what it still says.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, pin::pin};
 
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
@@ -30,7 +30,7 @@ use crate::{
 pub async fn forward(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     context: &Context,
 ) -> Result<Answer, Failure> {
     let upgrade = request.headers().get(header::UPGRADE).cloned();
@@ -38,27 +38,28 @@ pub async fn forward(
         exchange.ticket.reclassify(Class::Plain);
         return forward::forward(proxy, exchange, request, context).await;
     };
-    let client = hyper::upgrade::on(&mut request);
+    let client = hyper::upgrade::on(&mut *request);
     headers::to_upstream(&mut request, &context.forwarded_for);
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol);
-    let talk = unless_ended(&exchange.ticket, async {
+    let acquired = pin!(async {
         let mut slot = proxy.pool.acquire(Budget::Streams).await?;
         let connection = slot.connection().await?;
         Ok((slot, connection))
     });
-    let (slot, mut connection) = match talk.await {
+    let (slot, mut connection) = match unless_ended(&exchange.ticket, acquired).await {
         Ok(Ok(acquired)) => acquired,
         Ok(Err(error)) => return Err(Failure::not_acquired(&error)),
         Err(ending) => return Err(Failure::ended(ending)),
     };
-    let mut response = unless_ended(&exchange.ticket, connection.send(request))
+    let mut response = unless_ended(&exchange.ticket, pin!(connection.send(request)))
         .await
         .map_err(Failure::ended)?
         .map_err(|error| forward::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
-        return forward::receive(exchange, slot, connection, response).await;
+        let (head, streamed) = forward::receive(exchange, slot, connection, response)?;
+        return Ok(Answer::as_it_comes(head, streamed));
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();
     headers::to_client(&mut response);
