@@ -415,6 +415,11 @@ impl Ticket {
         self.entry.answered.store(1, Ordering::Relaxed);
     }
 
+    /// The answer is passed on as it comes, which may take long.
+    pub fn may_last(&self) {
+        lock(&self.entry.peek).shrink();
+    }
+
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.entry.ending()

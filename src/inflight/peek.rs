@@ -9,6 +9,9 @@ use crate::mcp::message::{Envelope, Scanner};
 /// are never asked for.
 const KEPT: usize = 8 * 1024;
 
+/// A copy up to this size costs less than the scanner that would replace it.
+const SMALL: usize = 512;
+
 #[derive(Debug, Default)]
 pub struct Peek {
     kept: Vec<u8>,
@@ -30,6 +33,13 @@ impl Peek {
         match &self.scanner {
             Some(scanner) => scanner.envelope(),
             None => Scanner::scan(&self.kept),
+        }
+    }
+
+    /// Lets go of the copy, where that spares memory: for an exchange that may last.
+    pub fn shrink(&mut self) {
+        if self.kept.len() > SMALL {
+            self.scanner();
         }
     }
 
@@ -59,5 +69,17 @@ mod tests {
         let text = format!("{:?}", peek.envelope());
         assert!(text.contains("42") && text.contains("tools/call"), "{text}");
         assert!(peek.kept.capacity() <= KEPT);
+    }
+
+    #[test]
+    fn what_lasts_is_small_and_knows_the_same() {
+        let mut peek = Peek::default();
+        peek.note(br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"blob":""#);
+        peek.note(&[b'x'; SMALL]);
+        peek.shrink();
+        assert_eq!(peek.kept.capacity(), 0);
+        peek.note(br#"","name":"t"}}"#);
+        let text = format!("{:?}", peek.envelope());
+        assert!(text.contains('7') && text.contains("\"t\""), "{text}");
     }
 }

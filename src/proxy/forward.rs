@@ -56,6 +56,7 @@ impl Answer {
                 Response::from_parts(head, ProxyBody::own(bytes, ticket))
             }
             Answer::Streamed(head, streamed) => {
+                ticket.may_last();
                 Response::from_parts(head, ProxyBody::streamed(streamed, ticket))
             }
             Answer::Switched(head, tunnel) => {
