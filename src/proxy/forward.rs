@@ -75,13 +75,12 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
     // What is matched on is not bound to a name: it would hold its room to the end.
-    let slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
-        Some(slot) => Ok(slot),
-        None => Box::pin(line_up(proxy, exchange, request.body_mut())).await,
-    };
-    let mut slot = match slot {
-        Ok(slot) => slot,
-        Err(failure) => return Err(failure.with_body(request.into_body())),
+    let mut slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
+        Some(slot) => slot,
+        None => match Box::pin(line_up(proxy, exchange, request.body_mut())).await {
+            Ok(slot) => slot,
+            Err(failure) => return Err(failure.with_body(request.into_body())),
+        },
     };
     let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
         Ok(Ok(connection)) => connection,
