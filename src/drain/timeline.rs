@@ -19,6 +19,9 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the cut itself may take, at the longest.
 pub const CUT_TIME: Duration = Duration::from_secs(1);
 
+/// How long a legacy session is served in Draining, at the longest, while older calls run.
+pub const LAST_CALL: Duration = Duration::from_secs(5);
+
 /// When a drain has to be where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeline {
@@ -53,11 +56,13 @@ impl Timings {
 }
 
 impl Timeline {
-    /// When, at the latest, an idle legacy session gets no further call here: after half of the
-    /// time that is left once Draining begins, else the cut would meet a call of it.
+    /// When, at the latest, an idle legacy session gets no further call here: a moment after
+    /// Draining began, so that the drain takes hardly longer than its slowest call; and at half
+    /// of the time that is left then, else the cut would meet a call of it.
     #[must_use]
     pub fn last_call(&self, draining_since: Instant) -> Instant {
-        draining_since + self.cut_at.saturating_duration_since(draining_since) / 2
+        let half = self.cut_at.saturating_duration_since(draining_since) / 2;
+        draining_since + half.min(LAST_CALL)
     }
 }
 

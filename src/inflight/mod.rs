@@ -3,7 +3,9 @@
 //!
 //! Never decides who is refused or ended; it carries the driver's word to whom it concerns.
 
+mod entry;
 mod peek;
+mod ticket;
 
 use std::{
     collections::HashSet,
@@ -11,77 +13,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
-use self::peek::Peek;
+pub use self::{
+    entry::{Ending, Entry, Exchange},
+    ticket::Ticket,
+};
 use crate::{
-    mcp::{
-        Class,
-        message::{Envelope, Message},
-    },
+    mcp::Class,
     telemetry::{Metrics, metrics::Outcome},
 };
-
-/// Why an exchange is to end before its natural end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Ending {
-    /// A stream ends because the pod drains.
-    Stream = 1,
-    /// The deadline.
-    Cut = 2,
-    /// The server died.
-    UpstreamLost = 3,
-    /// The server did not answer in time.
-    TimedOut = 4,
-}
-
-impl Ending {
-    fn from_number(number: u8) -> Option<Self> {
-        [Ending::Stream, Ending::Cut, Ending::UpstreamLost, Ending::TimedOut]
-            .into_iter()
-            .find(|ending| *ending as u8 == number)
-    }
-}
-
-/// What is known of one exchange, shared by its ticket and the registry.
-pub struct Entry {
-    /// Grows with every exchange, so that "all that began before" can be told.
-    sequence: u64,
-    class: AtomicU8,
-    began: Instant,
-    /// Whether the head of the answer was passed on; the time-out for answers looks at it.
-    answered: AtomicU8,
-    session: Option<Box<str>>,
-    target: Option<Box<str>>,
-    peek: Mutex<Peek>,
-    ending: AtomicU8,
-    waker: Mutex<Option<Waker>>,
-}
-
-/// One exchange as `status`, the report and the log show it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Exchange {
-    pub class: &'static str,
-    /// The JSON-RPC method, or the HTTP method and path where it is none.
-    pub method: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool: Option<String>,
-    /// The JSON-RPC id, as JSON text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// The first 12 hexadecimal digits of the session id's SHA-256: ids are secrets.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    pub age_seconds: f64,
-}
 
 /// How many exchanges ended how, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,15 +67,6 @@ struct Shared {
 /// The registry. Clones share it.
 #[derive(Clone)]
 pub struct Inflight(Arc<Shared>);
-
-/// Holds one exchange in flight until dropped. Not Clone: one exchange ends once.
-#[must_use = "dropping the ticket ends the exchange"]
-pub struct Ticket {
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-    key: usize,
-    outcome: Outcome,
-}
 
 impl Inflight {
     #[must_use]
@@ -329,164 +265,9 @@ impl Shared {
     }
 }
 
-impl Entry {
-    fn class(&self) -> Class {
-        Class::ALL[usize::from(self.class.load(Ordering::Relaxed))]
-    }
-
-    fn ending(&self) -> Option<Ending> {
-        Ending::from_number(self.ending.load(Ordering::Acquire))
-    }
-
-    /// Tells the exchange to end. The deadline outranks a stream's end; else the first word holds.
-    pub fn end(&self, ending: Ending) {
-        let replaces = |now: u8| now == 0 || (now == Ending::Stream as u8 && ending == Ending::Cut);
-        let told = self.ending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            replaces(now).then_some(ending as u8)
-        });
-        if told.is_ok()
-            && let Some(waker) = lock(&self.waker).take()
-        {
-            waker.wake();
-        }
-    }
-
-    fn describe(&self) -> Exchange {
-        let envelope = lock(&self.peek).envelope();
-        let first = envelope.as_ref().and_then(Envelope::first);
-        let (method, tool, id) = match first {
-            Some(Message::Request { id, method, name }) => {
-                (Some(method.clone()), name.clone(), Some(id.clone()))
-            }
-            Some(Message::Notification { method }) => (Some(method.clone()), None, None),
-            Some(Message::Response { id }) => (Some("response".into()), None, Some(id.clone())),
-            None => (self.target.as_deref().map(str::to_owned), None, None),
-        };
-        Exchange {
-            class: self.class().name(),
-            method: method.unwrap_or_else(|| "unknown".into()),
-            tool,
-            id,
-            session: self.session.as_deref().map(session_hash),
-            age_seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-        }
-    }
-}
-
-impl Ticket {
-    #[must_use]
-    pub fn class(&self) -> Class {
-        self.entry.class()
-    }
-
-    /// The body has told, or the answer has, what the head could not.
-    pub fn reclassify(&mut self, class: Class) {
-        let before = self.class();
-        if before == class {
-            return;
-        }
-        self.entry.class.store(class as u8, Ordering::Relaxed);
-        self.shared.gauge(before).fetch_sub(1, Ordering::Relaxed);
-        self.shared.gauge(class).fetch_add(1, Ordering::Relaxed);
-        self.shared.metrics.reclassified(before, class);
-        self.shared.changed.notify_one();
-    }
-
-    /// A number of its own, for spreading.
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.entry.sequence
-    }
-
-    /// Where the request's body is noted as it passes.
-    #[must_use]
-    pub fn entry(&self) -> Arc<Entry> {
-        Arc::clone(&self.entry)
-    }
-
-    /// What the request's body has told so far.
-    #[must_use]
-    pub fn envelope(&self) -> Option<Envelope> {
-        lock(&self.entry.peek).envelope()
-    }
-
-    /// The head of the answer is on its way.
-    pub fn answered(&self) {
-        self.entry.answered.store(1, Ordering::Relaxed);
-    }
-
-    /// The answer is passed on as it comes, which may take long.
-    pub fn may_last(&self) {
-        lock(&self.entry.peek).shrink();
-    }
-
-    #[must_use]
-    pub fn ending(&self) -> Option<Ending> {
-        self.entry.ending()
-    }
-
-    /// Ready when the exchange is to end; else the task is woken when it is.
-    pub fn poll_ending(&self, context: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(ending) = self.entry.ending() {
-            return Poll::Ready(ending);
-        }
-        let mut waker = lock(&self.entry.waker);
-        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
-        drop(waker);
-        // The word may have come between the first look and the waker.
-        self.entry.ending().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    /// What the exchange counts as when the ticket is dropped; abandoned unless said.
-    pub fn will_be(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-}
-
-impl Entry {
-    /// Notes a part of the request's body.
-    pub fn note(&self, part: &[u8]) {
-        lock(&self.peek).note(part);
-    }
-
-    /// Whether the body has told what kind of message it is.
-    pub fn is_told(&self) -> bool {
-        let mut peek = lock(&self.peek);
-        let scanner = peek.scanner();
-        scanner.is_complete() || scanner.method().is_some()
-    }
-
-    /// Whether the message was seen to its end.
-    pub fn is_whole(&self) -> bool {
-        lock(&self.peek).scanner().is_complete()
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let class = self.class();
-        let took = self.entry.began.elapsed();
-        self.shared.metrics.finished(class, self.outcome, took);
-        self.shared.totals[self.outcome as usize].fetch_add(1, Ordering::Relaxed);
-        lock(&self.shared.entries).remove(self.key);
-        self.shared.account(&self.entry, self.outcome);
-        self.shared.gauge(class).fetch_sub(1, Ordering::Relaxed);
-        self.shared.changed.notify_one();
-    }
-}
-
 /// Held for a few lines, never across an await; nothing panics while holding it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The first 12 hexadecimal digits of the SHA-256.
-fn session_hash(id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("{start:012x}")
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@
 
 mod connection;
 mod counts;
+mod error;
+mod slot;
 
 use std::{
-    fmt,
     future::Future,
     io,
     pin::Pin,
@@ -30,6 +31,8 @@ use self::counts::Tally;
 pub use self::{
     connection::{Connection, Counted, SendError, Upgraded},
     counts::{Closed, Counts},
+    error::AcquireError,
+    slot::{Held, Slot},
 };
 use crate::telemetry::Metrics;
 
@@ -69,45 +72,6 @@ pub enum Budget {
     Streams,
 }
 
-/// Why there is no connection.
-#[derive(Debug)]
-pub enum AcquireError {
-    /// The line did not move in time.
-    Exhausted { budget: Budget, limit: usize, waited: Duration },
-    /// There was room, and the upstream could not be reached in time.
-    Unreachable { cause: io::Error, waited: Duration },
-    /// The server restarts, and was not back in time.
-    Restarting { waited: Duration },
-}
-
-impl fmt::Display for AcquireError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AcquireError::Exhausted { budget, limit, waited } => {
-                let (what, setting) = match budget {
-                    Budget::Calls => ("calls", "max_connections"),
-                    Budget::Streams => ("streams", "max_streams"),
-                };
-                write!(
-                    out,
-                    "all {limit} {what} that {setting} allows were in use for {waited:.1?}; raise \
-                     {setting} or acquire_timeout, or add replicas"
-                )
-            }
-            AcquireError::Restarting { waited } => write!(
-                out,
-                "the server restarts and was not back after {waited:.1?}; raise acquire_timeout if \
-                 it takes longer to start"
-            ),
-            AcquireError::Unreachable { cause, waited } => write!(
-                out,
-                "the server could not be reached for {waited:.1?}: {cause}; is it running, and \
-                 does `upstream` name its port?"
-            ),
-        }
-    }
-}
-
 struct Shared<B: Outgoing> {
     connector: Connector,
     limits: Limits,
@@ -133,33 +97,6 @@ pub struct Pool<B: Outgoing>(Arc<Shared<B>>);
 impl<B: Outgoing> Clone for Pool<B> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
-    }
-}
-
-/// The right to run one exchange on the upstream. Dropping it lets the next waiter go.
-///
-/// Not Clone: it is counted.
-pub struct Slot<B: Outgoing> {
-    pool: Arc<Shared<B>>,
-    budget: Budget,
-    permit: Option<OwnedSemaphorePermit>,
-    /// When waiting for the upstream ends; unset until there was a reason to wait.
-    deadline: Option<Instant>,
-}
-
-/// Keeps calls from the upstream until dropped.
-///
-/// Not Clone: it is every slot there is.
-#[must_use = "dropping it lets the calls go"]
-pub struct Held<B: Outgoing> {
-    pool: Arc<Shared<B>>,
-    permits: Option<OwnedSemaphorePermit>,
-}
-
-impl<B: Outgoing> Drop for Held<B> {
-    fn drop(&mut self) {
-        self.pool.held.store(false, Ordering::Relaxed);
-        drop(self.permits.take());
     }
 }
 
@@ -307,121 +244,6 @@ impl<B: Outgoing> Shared<B> {
         for (connection, _) in dropped {
             self.tally.taken();
             connection.close(Closed::IdleTimeout);
-        }
-    }
-}
-
-impl<B: Outgoing> Slot<B> {
-    /// A connection that is ready for a request: the idle one used last, else a fresh one. Waits
-    /// for an upstream that is away for what is left of `acquire_timeout`.
-    ///
-    /// # Errors
-    /// [`AcquireError::Unreachable`].
-    pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
-        // Streams keep to fresh connections and close them after, so that the calls' bound also
-        // bounds what lies idle.
-        if self.budget == Budget::Calls
-            && let Some(connection) = self.reuse()
-        {
-            return Ok(connection);
-        }
-        // Boxed, as every rare way is.
-        Box::pin(self.fresh()).await
-    }
-
-    /// A connection that nobody used before.
-    ///
-    /// # Errors
-    /// [`AcquireError::Unreachable`].
-    pub async fn fresh(&mut self) -> Result<Connection<B>, AcquireError> {
-        let began = Instant::now();
-        let deadline = *self.deadline.get_or_insert(began + self.pool.limits.acquire_timeout);
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let cause = match timeout_at(deadline, (self.pool.connector)()).await {
-                Ok(Ok(io)) => {
-                    let tally = Arc::clone(&self.pool.tally);
-                    match Connection::open(io, self.budget, tally).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => io::Error::other(error),
-                    }
-                }
-                Ok(Err(cause)) => cause,
-                Err(_) => io::ErrorKind::TimedOut.into(),
-            };
-            if Instant::now() + pause >= deadline {
-                self.pool.tally.unreachable();
-                return Err(AcquireError::Unreachable { cause, waited: began.elapsed() });
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(250));
-        }
-    }
-
-    fn reuse(&mut self) -> Option<Connection<B>> {
-        loop {
-            let (mut connection, since) = self.pool.idle().connections.pop()?;
-            let reason = if since.elapsed() >= self.pool.limits.idle_timeout {
-                Closed::IdleTimeout
-            } else if connection.is_ready() {
-                self.pool.tally.reused();
-                connection.mark_reused();
-                return Some(connection);
-            } else {
-                Closed::Upstream
-            };
-            self.pool.tally.taken();
-            connection.close(reason);
-        }
-    }
-
-    /// Ends the use. A connection that is ready for the next request is kept.
-    pub fn release(self, mut connection: Connection<B>) {
-        let reason = if self.budget == Budget::Streams {
-            Closed::Stream
-        } else if !connection.is_idle() {
-            Closed::NotReusable
-        } else {
-            let mut idle = self.pool.idle();
-            if !idle.draining && !self.pool.limits.idle_timeout.is_zero() {
-                self.pool.tally.kept();
-                idle.connections.push((connection, Instant::now()));
-                return;
-            }
-            Closed::Drained
-        };
-        connection.close(reason);
-    }
-
-    /// Counts a use that turned out to be a stream against the streams' bound from now on.
-    ///
-    /// # Errors
-    /// [`AcquireError::Exhausted`] at once when there is no room.
-    pub fn becomes_stream(&mut self) -> Result<(), AcquireError> {
-        if self.budget == Budget::Streams {
-            return Ok(());
-        }
-        let Ok(permit) = Arc::clone(&self.pool.streams).try_acquire_owned() else {
-            self.pool.tally.timed_out();
-            return Err(AcquireError::Exhausted {
-                budget: Budget::Streams,
-                limit: self.pool.limits.max_streams,
-                waited: Duration::ZERO,
-            });
-        };
-        self.pool.tally.moved(self.budget, Budget::Streams);
-        self.permit = Some(permit);
-        self.budget = Budget::Streams;
-        Ok(())
-    }
-}
-
-impl<B: Outgoing> Drop for Slot<B> {
-    fn drop(&mut self) {
-        self.pool.tally.released(self.budget);
-        drop(self.permit.take());
-        if self.pool.tally.in_use.load(Ordering::Relaxed) == 0 {
-            self.pool.returned.notify_waiters();
         }
     }
 }

@@ -1,0 +1,143 @@
+//! What is known of one exchange, and the word that tells it to end.
+//!
+//! Never lets a session's id out: what is shown is its hash.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::Waker,
+};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{lock, peek::Peek};
+use crate::mcp::{
+    Class,
+    message::{Envelope, Message},
+};
+
+/// Why an exchange is to end before its natural end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    /// A stream ends because the pod drains.
+    Stream = 1,
+    /// The deadline.
+    Cut = 2,
+    /// The server died.
+    UpstreamLost = 3,
+    /// The server did not answer in time.
+    TimedOut = 4,
+}
+
+impl Ending {
+    fn from_number(number: u8) -> Option<Self> {
+        [Ending::Stream, Ending::Cut, Ending::UpstreamLost, Ending::TimedOut]
+            .into_iter()
+            .find(|ending| *ending as u8 == number)
+    }
+}
+
+/// What is known of one exchange, shared by its ticket and the registry.
+pub struct Entry {
+    /// Grows with every exchange, so that "all that began before" can be told.
+    pub(super) sequence: u64,
+    pub(super) class: AtomicU8,
+    pub(super) began: Instant,
+    /// Whether the head of the answer was passed on; the time-out for answers looks at it.
+    pub(super) answered: AtomicU8,
+    pub(super) session: Option<Box<str>>,
+    pub(super) target: Option<Box<str>>,
+    pub(super) peek: Mutex<Peek>,
+    pub(super) ending: AtomicU8,
+    pub(super) waker: Mutex<Option<Waker>>,
+}
+
+/// One exchange as `status`, the report and the log show it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exchange {
+    pub class: &'static str,
+    /// The JSON-RPC method, or the HTTP method and path where it is none.
+    pub method: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The JSON-RPC id, as JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The first 12 hexadecimal digits of the session id's SHA-256: ids are secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    pub age_seconds: f64,
+}
+
+impl Entry {
+    pub(super) fn class(&self) -> Class {
+        Class::ALL[usize::from(self.class.load(Ordering::Relaxed))]
+    }
+
+    pub(super) fn ending(&self) -> Option<Ending> {
+        Ending::from_number(self.ending.load(Ordering::Acquire))
+    }
+
+    /// Tells the exchange to end. The deadline outranks a stream's end; else the first word holds.
+    pub fn end(&self, ending: Ending) {
+        let replaces = |now: u8| now == 0 || (now == Ending::Stream as u8 && ending == Ending::Cut);
+        let told = self.ending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            replaces(now).then_some(ending as u8)
+        });
+        if told.is_ok()
+            && let Some(waker) = lock(&self.waker).take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn describe(&self) -> Exchange {
+        let envelope = lock(&self.peek).envelope();
+        let first = envelope.as_ref().and_then(Envelope::first);
+        let (method, tool, id) = match first {
+            Some(Message::Request { id, method, name }) => {
+                (Some(method.clone()), name.clone(), Some(id.clone()))
+            }
+            Some(Message::Notification { method }) => (Some(method.clone()), None, None),
+            Some(Message::Response { id }) => (Some("response".into()), None, Some(id.clone())),
+            None => (self.target.as_deref().map(str::to_owned), None, None),
+        };
+        Exchange {
+            class: self.class().name(),
+            method: method.unwrap_or_else(|| "unknown".into()),
+            tool,
+            id,
+            session: self.session.as_deref().map(session_hash),
+            age_seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+        }
+    }
+
+    /// Notes a part of the request's body.
+    pub fn note(&self, part: &[u8]) {
+        lock(&self.peek).note(part);
+    }
+
+    /// Whether the body has told what kind of message it is.
+    pub fn is_told(&self) -> bool {
+        let mut peek = lock(&self.peek);
+        let scanner = peek.scanner();
+        scanner.is_complete() || scanner.method().is_some()
+    }
+
+    /// Whether the message was seen to its end.
+    pub fn is_whole(&self) -> bool {
+        lock(&self.peek).scanner().is_complete()
+    }
+}
+
+/// The first 12 hexadecimal digits of the SHA-256.
+fn session_hash(id: &str) -> String {
+    let digest = Sha256::digest(id.as_bytes());
+    let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{start:012x}")
+}
