@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, told to the drain; SIGHUP, SIGUSR1 and SIGUSR2, passed on to the server.
+//! SIGTERM, SIGINT and SIGQUIT, told to the drain; SIGHUP, SIGUSR1 and SIGUSR2, passed on to the server.
 //!
 //! Never ends anything itself.
 
@@ -12,6 +12,7 @@ use crate::drain::{DrainHandle, handle::Event};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl Signals {
@@ -21,6 +22,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
@@ -30,6 +32,8 @@ impl Signals {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
+                // The stop signal of some images.
+                _ = self.quit.recv() => "SIGQUIT",
             };
             tracing::info!(signal = name, "signal");
             drain.tell(Event::Signal).await;

@@ -148,10 +148,23 @@ impl Settings {
             (None, true) => Upstream::on_loopback(3000),
             (Some(_), _) => read.get("upstream", value::upstream)?,
         };
+        let listen = read.get("listen", value::address)?;
+        let admin = read.get("admin", value::address)?;
+        let own = [("listen", listen.port()), ("admin", admin.port())];
+        if let Some((name, port)) = own.iter().find(|(_, port)| upstream.is_here(*port)) {
+            return Err(
+                read.unfit("upstream", format!("another port than that of `{name}` ({port})"))
+            );
+        }
+        if listen.port() == admin.port() && admin.port() != 0 {
+            return Err(
+                read.unfit("admin", format!("another port than that of `listen` ({listen})"))
+            );
+        }
         Ok(Self {
             upstream,
-            listen: read.get("listen", value::address)?,
-            admin: read.get("admin", value::address)?,
+            listen,
+            admin,
             drain_timeout: read.optional("drain_timeout", value::duration)?,
             withdraw_timeout: read.get("withdraw_timeout", value::duration)?,
             settle: read.optional("settle", value::duration)?,
@@ -204,6 +217,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// What is wrong with a value that is well-formed.
+    fn unfit(&self, name: &str, expected: String) -> Invalid {
+        let given = self.raw.get(name);
+        Invalid {
+            setting: name.into(),
+            value: given.map(|(value, _)| value.clone()),
+            source: given.map(|(_, source)| source.clone()),
+            expected,
+        }
+    }
+
     fn optional<T>(
         &self,
         name: &'static str,
@@ -284,6 +308,21 @@ mod tests {
                 assert!(text.contains(part), "{text} lacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn ports_that_would_meet_are_refused() {
+        let upstream = ("upstream", "http://localhost:7070");
+        for (given, setting) in [
+            (vec![upstream], "upstream"),
+            (vec![("upstream", "http://127.0.0.1:7071")], "upstream"),
+            (vec![("upstream", "http://127.0.0.1:1"), ("admin", "0.0.0.0:7070")], "admin"),
+        ] {
+            let error = Settings::parse(&raw(&given, &Source::Flag), false).unwrap_err();
+            assert_eq!(error.setting, setting, "{error}");
+        }
+        let elsewhere = [("upstream", "http://server:7070"), ("listen", "127.0.0.1:0")];
+        assert!(Settings::parse(&raw(&elsewhere, &Source::Flag), false).is_ok());
     }
 
     #[test]

@@ -2,7 +2,12 @@
 //!
 //! Never knows which setting it reads.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::{Uri, uri::Authority};
 
@@ -28,6 +33,14 @@ impl Upstream {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether it is that port of this machine, by a name that says so.
+    #[must_use]
+    pub fn is_here(&self, port: u16) -> bool {
+        let address = self.host().parse::<IpAddr>();
+        let local = address.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
+        self.port == port && (local || self.host() == "localhost")
     }
 }
 

@@ -47,8 +47,6 @@ pub struct Driver {
     facts: Facts,
     /// Exchanges that had begun when last looked.
     begun: u64,
-    /// The first exchange that began in Draining.
-    draining_from: u64,
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
@@ -77,7 +75,6 @@ impl Driver {
             withdrawn: None,
             last_arrival: None,
             in_flight: 0,
-            old_calls: 0,
             idle_since: None,
             connections: 0,
             cut_requested: false,
@@ -93,7 +90,6 @@ impl Driver {
             metrics,
             facts,
             begun: 0,
-            draining_from: 0,
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
@@ -143,9 +139,6 @@ impl Driver {
     fn look(&mut self) {
         let now = now();
         self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
-        if self.facts.phase == Phase::Draining && self.facts.old_calls > 0 {
-            self.facts.old_calls = self.inflight.finite_before(self.draining_from);
-        }
         let begun = self.inflight.begun();
         let busy = self.facts.in_flight > 0 || begun != self.begun;
         self.begun = begun;
@@ -264,10 +257,6 @@ impl Driver {
         );
         self.facts.phase = phase;
         self.facts.since = now;
-        if phase == Phase::Draining {
-            self.draining_from = self.inflight.begun();
-            self.facts.old_calls = self.inflight.finite();
-        }
         let cut_at = self.facts.timeline.map(|timeline| timeline.cut_at);
         let mut report = None;
         if let Some(drain) = &mut self.drain {

@@ -21,8 +21,6 @@ pub struct Facts {
     pub withdrawn: Option<Instant>,
     pub last_arrival: Option<Instant>,
     pub in_flight: usize,
-    /// Those of them that are no streams and began before Draining.
-    pub old_calls: usize,
     /// Since when nothing is in flight, and nothing came.
     pub idle_since: Option<Instant>,
     /// Open connections of clients, which may send the next request at any time.
@@ -52,14 +50,12 @@ pub fn step(now: Instant, facts: &Facts) -> Option<Phase> {
     }
 }
 
-/// Whether an idle legacy session gets no further call here. It is served as long as the pod has to
-/// wait anyway for calls that began before Draining; a client that calls without pause would else
-/// hold the pod to the cut, and lose the call that the cut meets. This way its last call ends, and
-/// the session is over between two calls.
+/// Whether an idle legacy session gets no further call here. A client that calls without pause
+/// would else hold the pod to the cut, and lose the call that the cut meets. This way its last call
+/// ends, and the session is over between two calls.
 #[must_use]
 pub fn is_last_call(now: Instant, facts: &Facts) -> bool {
-    facts.phase == Phase::Draining
-        && (facts.old_calls == 0 || last_call_at(facts).is_some_and(|at| now >= at))
+    facts.phase == Phase::Draining && last_call_at(facts).is_some_and(|at| now >= at)
 }
 
 fn last_call_at(facts: &Facts) -> Option<Instant> {
@@ -75,7 +71,7 @@ pub fn wake_at(now: Instant, facts: &Facts) -> Option<Instant> {
         Phase::Draining => {
             let cut_at = facts.timeline.map(|timeline| timeline.cut_at);
             // Once it is past, only the cut is ahead.
-            let last_call = last_call_at(facts).filter(|at| facts.old_calls > 0 && *at > now);
+            let last_call = last_call_at(facts).filter(|at| *at > now);
             cut_at.into_iter().chain(last_call).chain(idle_at(facts)).min()
         }
         Phase::Cutting => Some(facts.since + CUT_TIME),
@@ -165,7 +161,6 @@ mod tests {
             withdrawn: Some(now),
             last_arrival: None,
             in_flight: 1,
-            old_calls: 0,
             idle_since: None,
             connections: 1,
             cut_requested: false,
@@ -219,11 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_served_while_older_calls_run_and_only_for_a_moment() {
+    fn a_session_is_served_in_draining_for_a_moment() {
         let now = Instant::now();
-        let mut facts = facts(Phase::Draining, now);
-        assert!(is_last_call(now, &facts));
-        facts.old_calls = 1;
+        let facts = facts(Phase::Draining, now);
         assert!(!is_last_call(now + seconds(4), &facts));
         assert!(is_last_call(now + seconds(5), &facts));
         assert_eq!(wake_at(now, &facts), Some(now + seconds(5)));
@@ -241,13 +234,14 @@ mod tests {
         facts.idle_since = now.checked_sub(seconds(60));
         // What was idle long before has not been told to go elsewhere.
         assert_eq!(wake_at(now, &facts), Some(now + seconds(1)));
-        facts.idle_since = Some(now + seconds(5));
-        assert_eq!(wake_at(now, &facts), Some(now + seconds(6)));
+        let late = now + seconds(9);
+        facts.idle_since = Some(now + seconds(10));
+        assert_eq!(wake_at(late, &facts), Some(now + seconds(11)));
         facts.connections = 0;
-        assert_eq!(wake_at(now, &facts), Some(now + seconds(5)));
+        assert_eq!(wake_at(late, &facts), Some(now + seconds(10)));
         facts.connections = 1;
         facts.idle_since = Some(now + seconds(29));
-        assert_eq!(wake_at(now, &facts), Some(now + seconds(30)));
+        assert_eq!(wake_at(late, &facts), Some(now + seconds(30)));
     }
 
     #[test]
@@ -299,7 +293,8 @@ mod tests {
         let now = Instant::now();
         for phase in [Phase::Withdrawing, Phase::Draining, Phase::Cutting] {
             let facts = facts(phase, now);
-            let at = wake_at(now, &facts).unwrap();
+            // Draining wakes once more, to end sessions; that is no step.
+            let at = wake_at(now + seconds(9), &facts).unwrap();
             let before = at.checked_sub(Duration::from_millis(1)).unwrap();
             assert_eq!(step(before, &facts), None);
             assert!(step(at, &facts) > Some(phase));

@@ -19,7 +19,7 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the cut itself may take, at the longest.
 pub const CUT_TIME: Duration = Duration::from_secs(1);
 
-/// How long a legacy session is served in Draining, at the longest, while older calls run.
+/// How long a legacy session is served in Draining, at the longest.
 pub const LAST_CALL: Duration = Duration::from_secs(5);
 
 /// When a drain has to be where.

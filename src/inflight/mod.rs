@@ -132,14 +132,6 @@ impl Inflight {
         self.0.sequence.load(Ordering::Relaxed)
     }
 
-    /// How many that have a natural end are left of those that began before the number.
-    #[must_use]
-    pub fn finite_before(&self, number: u64) -> usize {
-        let entries = lock(&self.0.entries);
-        let old = |entry: &Entry| entry.sequence < number && !entry.class().is_stream();
-        entries.iter().filter(|(_, entry)| old(entry)).count()
-    }
-
     /// From now on what becomes of each exchange in flight is logged by name, and counted.
     pub fn begin_audit(&self) {
         self.0.audited.store(self.begun(), Ordering::Relaxed);

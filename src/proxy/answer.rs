@@ -173,7 +173,7 @@ impl Failure {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        if self.retry && status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.retry && status.is_server_error() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {

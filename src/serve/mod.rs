@@ -16,13 +16,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{debug, error, warn};
 
@@ -92,12 +93,17 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
                 Err(error) => {
                     // Most often too many open files: the next try may do, a spin would not.
                     warn!(port = port.name, %error, "accepting a connection failed; raise the limit on open files if this goes on");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    sleep(Duration::from_millis(50)).await;
                 }
             },
             Some(ended) = group.ended() => report(port.name, &ended),
         }
     };
+    // Who is in the backlog got through to us, and would see a reset: he is answered, too.
+    tokio::task::yield_now().await;
+    while let Some(Ok((io, remote))) = acceptor.accept().now_or_never() {
+        admit(&port, &mut group, &open, io, remote);
+    }
     drop(acceptor);
     let rest = async {
         while let Some(ended) = group.ended().await {
@@ -113,12 +119,16 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
     }
 }
 
+/// How long a connection that came after the end may take to say what it wants.
+const LATE: Duration = Duration::from_millis(50);
+
 /// Waits until a connection is to close once it is idle: with those that are open, if it is one of
 /// them, else with the port.
 async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
     let late = *stages.borrow() >= Stage::CloseOpen;
     if late {
         closing(stages).await;
+        sleep(LATE).await;
     } else {
         drop(stages.wait_for(|stage| *stage >= Stage::CloseOpen).await);
     }

@@ -2,6 +2,8 @@
 //!
 //! The subscriber is the one thing that `tracing` keeps per process; only the binary sets it.
 
+use std::io::IsTerminal;
+
 use tracing::level_filters::LevelFilter;
 
 use crate::config::value::{Format, Level};
@@ -18,6 +20,7 @@ pub fn start(level: Level, format: Format) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let set = match format {
         Format::Json => {

@@ -7,8 +7,9 @@ use crate::{kubectl::attempt, manifest::Manifest, namespace::Namespace, rehearsa
 
 const DRAINING: i32 = -32010;
 
-/// The slowest call takes 20 s. A legacy session may begin one as long as an older one runs, so
-/// that the grace is the withdrawal (10 s), twice the slowest call, and the end (3 s).
+/// The slowest call takes 20 s. A legacy session may begin one in the first moments of
+/// Draining, so that the grace is the withdrawal (10 s), these (5 s), the slowest call, and the
+/// end (3 s), with room to spare.
 fn rolling_update(manifest: Manifest) -> Report {
     let namespace = Namespace::with(manifest.replicas(3).grace(60));
     let load = namespace.rehearse(20_000);
