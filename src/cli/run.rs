@@ -35,12 +35,8 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         tracing::warn!(name, "this variable is no setting of ebbtide and is not used");
     }
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let runtime = match settings.worker_threads {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        threads => {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
-        }
-    };
+    // One thread: a sidecar has a fraction of a core, and a second one only adds wake-ups.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(app::run(settings, command, in_kubernetes));

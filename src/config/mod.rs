@@ -116,7 +116,6 @@ pub struct Settings {
     pub max_headers: usize,
     pub header_timeout: Duration,
     pub drain_token_file: Option<PathBuf>,
-    pub worker_threads: usize,
     pub log_level: Level,
     pub log_format: Format,
 }
@@ -181,7 +180,6 @@ impl Settings {
             max_headers: read.get("max_headers", value::count)?,
             header_timeout: read.get("header_timeout", value::positive_duration)?,
             drain_token_file: read.optional("drain_token_file", value::path)?,
-            worker_threads: read.get("worker_threads", value::count)?,
             log_level: read.get("log_level", value::level)?,
             log_format: read.get("log_format", value::format)?,
         })

@@ -142,13 +142,6 @@ pub const TABLE: &[Setting] = &[
         "File with the token that lets POST /drain come from elsewhere than loopback \
          (Authorization: Bearer).",
     ),
-    setting(
-        "worker_threads",
-        "NUMBER",
-        Some("1"),
-        "Threads that carry traffic. 1 costs least CPU; more only help a pod with whole cores to \
-         spare.",
-    ),
     setting("log_level", "LEVEL", Some("info"), "error, warn, info, debug or trace."),
     setting("log_format", "FORMAT", Some("json"), "json or text, on stderr."),
 ];
