@@ -151,7 +151,7 @@ pub async fn run(
     };
     let admin_port = Port {
         name: "admin",
-        limits: serve::Limits { max_inbound: ADMIN_CONNECTIONS, ..port_limits(&settings) },
+        limits: admin_limits(&settings),
         stages: admin_stages,
         metrics,
         connections: None,
@@ -200,7 +200,8 @@ const ANNOUNCER: &str = "announcer";
 const DATA: &str = "data port";
 const ADMIN: &str = "admin port";
 /// Probes, hooks, scrapes and people; anybody in the cluster may connect.
-const ADMIN_CONNECTIONS: usize = 256;
+const ADMIN_CONNECTIONS: usize = 1024;
+const ADMIN_CONNECTIONS_PER_ADDRESS: usize = 32;
 
 /// Waits until the driver has ended; how the server ended, if it did so by itself.
 async fn until_drained(
@@ -314,6 +315,18 @@ fn port_limits(settings: &Settings) -> serve::Limits {
         max_header_bytes: settings.max_header_bytes,
         max_headers: settings.max_headers,
         header_timeout: settings.header_timeout,
+        max_per_address: settings.max_inbound,
+        keep_alive: true,
+    }
+}
+
+/// Any pod of the cluster can reach the admin port, and none of them may keep the kubelet out.
+fn admin_limits(settings: &Settings) -> serve::Limits {
+    serve::Limits {
+        max_inbound: ADMIN_CONNECTIONS,
+        max_per_address: ADMIN_CONNECTIONS_PER_ADDRESS,
+        keep_alive: false,
+        ..port_limits(settings)
     }
 }
 

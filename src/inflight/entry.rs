@@ -96,6 +96,12 @@ impl Entry {
         }
     }
 
+    /// What was told to end as a stream turned out to be none: it ends by itself.
+    pub(super) fn is_no_stream(&self) {
+        let (stream, none) = (Ending::Stream as u8, 0);
+        let _ = self.ending.compare_exchange(stream, none, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     pub(super) fn describe(&self) -> Exchange {
         let envelope = lock(&self.peek).envelope();
         let first = envelope.as_ref().and_then(Envelope::first);

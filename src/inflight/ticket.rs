@@ -35,6 +35,9 @@ impl Ticket {
             return;
         }
         self.entry.class.store(class as u8, Ordering::Relaxed);
+        if !class.is_stream() {
+            self.entry.is_no_stream();
+        }
         self.shared.gauge(before).fetch_sub(1, Ordering::Relaxed);
         self.shared.gauge(class).fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.reclassified(before, class);

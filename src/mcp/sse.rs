@@ -27,6 +27,17 @@ impl Position {
         matches!(self, Position::Boundary | Position::BoundaryCr)
     }
 
+    /// What has to be written before an event of ours. An event that cannot be finished becomes
+    /// one of a type that no MCP client takes for a message.
+    #[must_use]
+    pub fn abandon(self) -> &'static str {
+        match self {
+            Position::Boundary | Position::BoundaryCr => "",
+            Position::LineStart | Position::AfterCr => "event: ebbtide-cut\n\n",
+            Position::InLine => "\nevent: ebbtide-cut\n\n",
+        }
+    }
+
     /// The position after one more byte.
     fn step(self, byte: u8) -> Self {
         use Position::{AfterCr, Boundary, BoundaryCr, InLine, LineStart};
@@ -89,6 +100,26 @@ mod tests {
             let mut position = Position::default();
             position.pass(text.as_bytes());
             assert_eq!(position.is_boundary(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_abandoned_is_no_message() {
+        use super::super::events::Events;
+        for cut in
+            ["data: {\"x", "data: 1\n", "data: 1\r\n", "data: 1\r", "event: message\ndata: 1"]
+        {
+            let mut position = Position::default();
+            position.pass(cut.as_bytes());
+            let text = format!("{cut}{}event: message\ndata: ours\n\n", position.abandon());
+            let (mut events, mut rest) = (Events::new(1024), text.as_bytes());
+            let mut seen = Vec::new();
+            while let Some(event) = events.next(&mut rest) {
+                seen.push((event.name, event.data));
+            }
+            assert_eq!(seen.len(), 2, "{cut:?} {seen:?}");
+            assert_eq!(seen[0].0, "ebbtide-cut", "{cut:?}");
+            assert_eq!(seen[1].1, "ours");
         }
     }
 

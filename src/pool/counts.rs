@@ -170,7 +170,7 @@ impl Tally {
 
     fn enter(&self, budget: Budget) {
         match budget {
-            Budget::Calls => self.states[CALLS].inc(),
+            Budget::Calls | Budget::Messages => self.states[CALLS].inc(),
             Budget::Streams => {
                 self.streams.fetch_add(1, Relaxed);
                 self.states[STREAMS].inc();
@@ -180,7 +180,7 @@ impl Tally {
 
     fn leave(&self, budget: Budget) {
         match budget {
-            Budget::Calls => self.states[CALLS].dec(),
+            Budget::Calls | Budget::Messages => self.states[CALLS].dec(),
             Budget::Streams => {
                 self.streams.fetch_sub(1, Relaxed);
                 self.states[STREAMS].dec();

@@ -22,6 +22,7 @@ impl fmt::Display for AcquireError {
                 let (what, setting) = match budget {
                     Budget::Calls => ("calls", "max_connections"),
                     Budget::Streams => ("streams", "max_streams"),
+                    Budget::Messages => ("messages", "max_connections"),
                 };
                 write!(
                     out,

@@ -70,6 +70,8 @@ pub struct Limits {
 pub enum Budget {
     Calls,
     Streams,
+    /// What calls in flight may be waiting for: it never waits behind them.
+    Messages,
 }
 
 struct Shared<B: Outgoing> {
@@ -77,6 +79,7 @@ struct Shared<B: Outgoing> {
     limits: Limits,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    messages: Arc<Semaphore>,
     /// Whether somebody holds the calls, or is about to.
     held: AtomicBool,
     idle: Mutex<Idle<B>>,
@@ -108,6 +111,7 @@ impl<B: Outgoing> Pool<B> {
             limits,
             calls: Arc::new(Semaphore::new(limits.max_connections)),
             streams: Arc::new(Semaphore::new(limits.max_streams)),
+            messages: Arc::new(Semaphore::new(limits.max_connections)),
             held: AtomicBool::new(false),
             idle: Mutex::new(Idle { connections: Vec::new(), draining: false }),
             tally: Arc::new(Tally::new(metrics)),
@@ -224,6 +228,7 @@ impl<B: Outgoing> Shared<B> {
         match budget {
             Budget::Calls => (&self.calls, self.limits.max_connections),
             Budget::Streams => (&self.streams, self.limits.max_streams),
+            Budget::Messages => (&self.messages, self.limits.max_connections),
         }
     }
 

@@ -50,8 +50,8 @@ impl<B: Outgoing> Slot<B> {
     /// # Errors
     /// [`AcquireError::Unreachable`].
     pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
-        // Streams keep to fresh connections and close them after, so that the calls' bound also
-        // bounds what lies idle.
+        // The others keep to fresh connections and close them after, so that the calls' bound
+        // also bounds what lies idle.
         if self.budget == Budget::Calls
             && let Some(connection) = self.reuse()
         {
@@ -111,7 +111,7 @@ impl<B: Outgoing> Slot<B> {
     pub fn release(self, mut connection: Connection<B>) {
         let reason = if self.budget == Budget::Streams {
             Closed::Stream
-        } else if !connection.is_idle() {
+        } else if self.budget == Budget::Messages || !connection.is_idle() {
             Closed::NotReusable
         } else {
             let mut idle = self.pool.idle();

@@ -111,13 +111,26 @@ impl Body for ProxyBody {
     }
 }
 
+/// Whether an answer is a stream of events.
+pub enum Events {
+    None,
+    /// One that we may write to, and where it is. `framed`: its end is told; else it ends with the
+    /// server's connection, however that ended.
+    Open {
+        position: Position,
+        framed: bool,
+    },
+    /// One that is compressed.
+    Sealed,
+}
+
 /// An answer that is passed on as it comes. Whoever reads it drives the upstream's connection:
 /// who does not read holds the upstream back.
 pub struct Streamed {
     upstream: Option<(Slot<RequestBody>, Connection<RequestBody>)>,
     body: Incoming,
     held: VecDeque<Frame<Bytes>>,
-    events: Option<Position>,
+    events: Events,
     ending: Option<(Ending, Pin<Box<Sleep>>)>,
     ended: bool,
 }
@@ -127,13 +140,13 @@ impl Streamed {
         slot: Slot<RequestBody>,
         connection: Connection<RequestBody>,
         body: Incoming,
-        events: bool,
+        events: Events,
     ) -> Self {
         Self {
             upstream: Some((slot, connection)),
             body,
             held: VecDeque::new(),
-            events: events.then(Position::default),
+            events,
             ending: None,
             ended: false,
         }
@@ -170,7 +183,9 @@ impl Streamed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.held.is_empty() { self.body.size_hint() } else { SizeHint::new() }
+        // An event of ours may come on top of what the server has announced.
+        let known = self.held.is_empty() && matches!(self.events, Events::None);
+        if known { self.body.size_hint() } else { SizeHint::new() }
     }
 
     /// The next frame from the upstream, driving its connection as far as that takes.
@@ -207,7 +222,9 @@ impl Streamed {
         match self.poll_upstream(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(position), Some(data)) = (&mut self.events, frame.data_ref()) {
+                if let (Events::Open { position, .. }, Some(data)) =
+                    (&mut self.events, frame.data_ref())
+                {
                     position.pass(data);
                 }
                 // A sized body is over with its last byte; nobody asks again.
@@ -215,6 +232,13 @@ impl Streamed {
                     self.complete(ticket);
                 }
                 Poll::Ready(Some(Ok(frame)))
+            }
+            // In the middle of an event: this is no end, but a server that is gone.
+            Poll::Ready(None)
+                if matches!(&self.events, Events::Open { position, framed: false }
+                    if !position.is_boundary()) =>
+            {
+                self.last_words(Ending::UpstreamLost, ticket, None)
             }
             Poll::Ready(None) => {
                 self.complete(ticket);
@@ -242,7 +266,7 @@ impl Streamed {
         ticket: &mut Ticket,
         context: &mut Context<'_>,
     ) -> Poll<Option<AnswerFrame>> {
-        let Some(position) = self.events else {
+        let Events::Open { position, .. } = self.events else {
             return self.poll_unframed_end(ending, ticket, context);
         };
         if position.is_boundary() {
@@ -260,7 +284,7 @@ impl Streamed {
                 };
                 let end = position.end_of_event(&data).unwrap_or(data.len());
                 let part = data.slice(..end);
-                if let Some(position) = &mut self.events {
+                if let Events::Open { position, .. } = &mut self.events {
                     position.pass(&part);
                 }
                 Poll::Ready(Some(Ok(Frame::data(part))))
@@ -316,16 +340,13 @@ impl Streamed {
         ticket.will_be(outcome(ending, ticket.class()));
         self.broken();
         self.ended = true;
-        match (self.events, cause) {
-            (None, Some(cause)) => Poll::Ready(Some(Err(Broken::Upstream(cause)))),
-            (None, None) => Poll::Ready(None),
-            (Some(position), _) => {
-                let mut text = last_event(ending, ticket);
-                if !position.is_boundary() {
-                    text.insert_str(0, "\n\n");
-                }
+        match (&self.events, cause) {
+            (Events::Open { position, .. }, _) => {
+                let text = format!("{}{}", position.abandon(), last_event(ending, ticket));
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(Bytes::from(text)))))
             }
+            (_, Some(cause)) => Poll::Ready(Some(Err(Broken::Upstream(cause)))),
+            (_, None) => Poll::Ready(None),
         }
     }
 }

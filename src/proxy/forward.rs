@@ -11,14 +11,13 @@ use hyper::body::Incoming;
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    body::{ProxyBody, Streamed, next_frame},
+    body::{Events, ProxyBody, Streamed, next_frame},
     headers,
     request_body::RequestBody,
     tunnel::Tunnel,
 };
 use crate::{
-    inflight::Ending,
-    mcp::Class,
+    mcp::{Class, sse::Position},
     pool::{Budget, Closed, Connection, SendError, Slot},
     serve::Context,
     telemetry::metrics::Outcome,
@@ -121,7 +120,7 @@ pub async fn forward(
 /// behind them.
 fn budget(class: Class) -> Budget {
     match class {
-        Class::Message | Class::SessionEnd => Budget::Streams,
+        Class::Message | Class::SessionEnd => Budget::Messages,
         class if class.is_stream() => Budget::Streams,
         _ => Budget::Calls,
     }
@@ -218,10 +217,16 @@ pub fn receive(
             "the server's answer does not tell where it ends (Transfer-Encoding)"
         }));
     }
+    let framed = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::CONTENT_LENGTH);
     headers::to_client(&mut response);
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let class = exchange.ticket.class();
     let events = is_media(&head.headers, b"text/event-stream");
+    if events {
+        // Its last event may be ours.
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     // A GET that may be a stream is one only if the answer is.
     if events && class == Class::Plain && head.status.is_success() {
         exchange.ticket.reclassify(Class::Stream);
@@ -233,6 +238,12 @@ pub fn receive(
         let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
         exchange.ticket.reclassify(finite);
     }
+    let events = match (events, head.headers.contains_key(header::CONTENT_ENCODING)) {
+        (false, _) => Events::None,
+        // Nobody can write an event into what is compressed.
+        (true, true) => Events::Sealed,
+        (true, false) => Events::Open { position: Position::default(), framed },
+    };
     Ok((head, Box::new(Streamed::new(slot, connection, body, events))))
 }
 
@@ -252,7 +263,6 @@ async fn hold(exchange: &Exchange, streamed: &mut Streamed) -> Result<Option<Byt
                     "the server broke off in the middle of its answer: {cause}"
                 )));
             }
-            Err(Ending::Stream) => continue,
             Err(ending) => return Err(Failure::ended(ending)),
         };
         let data = match frame.into_data() {

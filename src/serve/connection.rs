@@ -38,6 +38,9 @@ use super::{
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What is kept of an HTTP/2 stream whose client does not read, before its server is held back.
+const SEND_BUFFER: usize = 32 * 1024;
+
 /// The fields that hyper takes where it is not told a number.
 const HYPER_MAX_HEADERS: usize = 100;
 
@@ -108,6 +111,7 @@ async fn http1<H: Handler>(
     // Framing refuses first, with a reason; these only have to be no narrower. A number of headers
     // that is set costs hyper two allocations per request.
     builder.max_buf_size((limits.max_header_bytes + 4096).max(64 * 1024));
+    builder.keep_alive(limits.keep_alive);
     if limits.max_headers > HYPER_MAX_HEADERS {
         builder.max_headers(limits.max_headers);
     }
@@ -190,6 +194,7 @@ async fn http2<H: Handler>(
     let mut builder = http2::Builder::new(Executor::default());
     builder
         .timer(TokioTimer::new())
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_mins(1));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));

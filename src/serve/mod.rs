@@ -9,9 +9,10 @@ mod framing;
 mod guarded;
 
 use std::{
+    collections::HashMap,
     future::Future,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -52,6 +53,10 @@ pub struct Limits {
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub header_timeout: Duration,
+    /// Connections open at once from one address.
+    pub max_per_address: usize,
+    /// Whether a connection may bring a second request.
+    pub keep_alive: bool,
 }
 
 /// One of the two ports.
@@ -83,7 +88,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
     let mut stages = port.stages.clone();
     let mut group = Group::default();
-    let open = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(Open::default());
     let close_at = loop {
         tokio::select! {
             biased;
@@ -111,11 +116,7 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
         }
     };
     if timeout_at(close_at, rest).await.is_err() {
-        debug!(
-            port = port.name,
-            open = open.load(Relaxed),
-            "connections left at the end are closed"
-        );
+        debug!(port = port.name, open = open.all(), "connections left at the end are closed");
     }
 }
 
@@ -156,7 +157,7 @@ fn report(port: &str, ended: &crate::tasks::Ended) {
 fn admit<H: Handler>(
     port: &Port<H>,
     group: &mut Group,
-    open: &Arc<AtomicUsize>,
+    open: &Arc<Open>,
     io: BoxedIo,
     remote: SocketAddr,
 ) {
@@ -165,7 +166,8 @@ fn admit<H: Handler>(
             port.metrics.inbound_events.with_label_values(&[name]).inc();
         }
     };
-    if open.load(Relaxed) >= port.limits.max_inbound {
+    let from_there = open.from(remote.ip());
+    if from_there >= port.limits.max_per_address || open.all() >= port.limits.max_inbound {
         event("refused");
         group.spawn("refusal", refuse(io, port.limits.max_inbound));
         return;
@@ -174,7 +176,7 @@ fn admit<H: Handler>(
     let connections = port.connections.as_ref();
     let seen = connections.map(|seen| seen.opened(Instant::now().into_std()));
     let gauge = connections.map(|_| port.metrics.inbound_connections.clone());
-    let counted = (Open::new(open, gauge), seen);
+    let counted = (open.one(remote.ip(), gauge), seen);
     let limits = port.limits;
     let (stages, handler) = (port.stages.clone(), port.handler.clone());
     let metrics = connections.map(|_| Arc::clone(&port.metrics));
@@ -199,25 +201,54 @@ async fn refuse(mut io: BoxedIo, limit: usize) {
     drop(timeout(Duration::from_secs(1), io.shutdown()).await);
 }
 
+/// The port's open connections: all of them, and by address.
+#[derive(Default)]
+struct Open(Mutex<(usize, HashMap<IpAddr, usize>)>);
+
 /// Counts one connection as open until dropped.
-struct Open {
-    open: Arc<AtomicUsize>,
+struct OneOpen {
+    open: Arc<Open>,
+    address: IpAddr,
     gauge: Option<prometheus::IntGauge>,
 }
 
 impl Open {
-    fn new(open: &Arc<AtomicUsize>, gauge: Option<prometheus::IntGauge>) -> Self {
-        open.fetch_add(1, Relaxed);
+    fn all(&self) -> usize {
+        self.lock().0
+    }
+
+    fn from(&self, address: IpAddr) -> usize {
+        self.lock().1.get(&address).copied().unwrap_or(0)
+    }
+
+    fn one(self: &Arc<Self>, address: IpAddr, gauge: Option<prometheus::IntGauge>) -> OneOpen {
+        let mut open = self.lock();
+        open.0 += 1;
+        *open.1.entry(address).or_default() += 1;
+        drop(open);
         if let Some(gauge) = &gauge {
             gauge.inc();
         }
-        Self { open: Arc::clone(open), gauge }
+        OneOpen { open: Arc::clone(self), address, gauge }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (usize, HashMap<IpAddr, usize>)> {
+        // Held for a few lines, and nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Open {
+impl Drop for OneOpen {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
+        let mut open = self.open.lock();
+        open.0 -= 1;
+        if let Some(left) = open.1.get_mut(&self.address) {
+            *left -= 1;
+            if *left == 0 {
+                open.1.remove(&self.address);
+            }
+        }
+        drop(open);
         if let Some(gauge) = &self.gauge {
             gauge.dec();
         }

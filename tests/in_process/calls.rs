@@ -1,5 +1,7 @@
 //! How a call ends that does not end by itself: always with its own id, always at its instant.
 
+use std::time::Duration;
+
 use ebbtide::drain::{Phase, handle::Event};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -75,10 +77,12 @@ async fn an_open_stream_of_events_is_cut_with_one_event_and_a_last_chunk() {
     assert_eq!(server.rest().await, "");
 }
 
-/// Half an event is finished if that comes soon, and else closed before the error.
+/// Half an event is finished if that comes soon; else it becomes one that is no message.
 #[tokio::test(start_paused = true)]
 async fn an_event_under_way_ends_before_the_error() {
-    for (more_after, last) in [(0.2, "data: {\"half\":true}\n\n"), (0.4, "data: {\"half\":\n\n")] {
+    for (more_after, last) in
+        [(0.2, "data: {\"half\":true}\n\n"), (0.4, "data: {\"half\":\nevent: ebbtide-cut\n\n")]
+    {
         let mut world = World::start(cut_after(10.0)).await;
         let (mut client, mut server) = world.held(&call("1", "")).await;
         server.send(EVENTS).await;
@@ -186,4 +190,62 @@ async fn draining_refuses_what_would_not_end() {
             .await;
         assert!(client.message().await.starts_with("HTTP/1.1 202"));
     }
+}
+
+/// A server that writes no length and no chunks ends an answer by closing: whether it was whole
+/// only the last event tells.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_within_an_event_is_a_server_that_is_gone() {
+    let mut world = World::start(Settings::default()).await;
+    for (sent, lost) in [("data: 1\n\n", false), ("data: 1\n\ndata: {\"a", true)] {
+        let (mut client, mut server) = world.held(&call("1", "")).await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await;
+        server.send(sent).await;
+        drop(server);
+        let end = client.until("0\r\n\r\n").await;
+        assert_eq!(end.contains(r#""id":1,"error":{"code":-32011"#), lost, "{end}");
+        assert_eq!(end.contains("event: ebbtide-cut"), lost, "{end}");
+    }
+}
+
+/// Its last event may be ours, so that its length is not known.
+#[tokio::test(start_paused = true)]
+async fn a_sized_stream_of_events_has_room_for_the_error() {
+    let mut world = World::start(cut_after(10.0)).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\n";
+    server.send(head).await;
+    server.send("data: 1\n\n").await;
+    world.drain.tell(Event::Requested).await;
+    let answer = client.until("0\r\n\r\n").await;
+    assert!(!answer.contains("content-length"), "{answer}");
+    assert!(answer.contains(r#""id":1,"error":{"code":-32010"#), "{answer}");
+}
+
+/// What cannot be read cannot be added to: it breaks, and does not look whole.
+#[tokio::test(start_paused = true)]
+async fn a_compressed_stream_of_events_is_broken_off() {
+    let mut world = World::start(cut_after(10.0)).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let head = EVENTS.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n");
+    server.send(&head).await;
+    server.chunk("squeezed").await;
+    world.drain.tell(Event::Requested).await;
+    let answer = client.rest().await;
+    assert!(answer.contains("squeezed") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert!(!answer.contains("event:"), "{answer}");
+}
+
+/// A tool that asks its client is not left waiting, however many calls and streams there are.
+#[tokio::test(start_paused = true)]
+async fn the_answer_of_a_client_passes_a_full_pool() {
+    let mut settings = Settings::default();
+    (settings.pool.max_connections, settings.pool.max_streams) = (1, 1);
+    let mut world = World::start(settings).await;
+    let (_stream, _open) = world.held(&get("")).await;
+    let (_client, _server) = world.held(&call("1", "")).await;
+    let began = Instant::now();
+    let answer = post(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, "Mcp-Session-Id: s\r\n");
+    let (_answering, _server) = world.held(&answer).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }

@@ -136,6 +136,8 @@ impl World {
             max_header_bytes: 32 * 1024,
             max_headers: 100,
             header_timeout: settings.header_timeout,
+            max_per_address: 10_000,
+            keep_alive: true,
         };
         let data_port = Port {
             name: "data",

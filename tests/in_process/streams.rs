@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ebbtide::drain::{Phase, handle::Event};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::harness::{ANSWER, EVENTS, Settings, Wire, World, call, get, seconds};
+use crate::harness::{ANSWER, EVENTS, Settings, Wire, World, call, get, post, seconds};
 
 /// A client with an open stream of events.
 async fn stream(world: &mut World, more: &str) -> (Wire, Wire) {
@@ -93,4 +93,23 @@ async fn the_cut_ends_streams_properly() {
     assert!(caller.message().await.contains("-32010"));
     sleep(seconds(0.1)).await;
     assert_eq!(world.watch.phase(), Phase::Drained);
+}
+
+/// A `listen` that is answered by JSON is no stream, also if it was told to end as one in the very
+/// moment in which that is seen.
+#[tokio::test(start_paused = true)]
+async fn a_listen_that_is_no_stream_ends_by_itself() {
+    let mut world = World::start(Settings::default()).await;
+    let listen =
+        post(r#"{"method":"subscriptions/listen","id":1}"#, "Mcp-Method: subscriptions/listen\r\n");
+    let (mut client, mut server) = world.held(&listen).await;
+    // The driver is told first, and the head is there before the exchange looks.
+    world.drain.tell(Event::Requested).await;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{}";
+    server.send(head).await;
+    world.reached(Phase::Draining).await;
+    sleep(seconds(1.0)).await;
+    server.send("  ").await;
+    let answer = client.message().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}  "), "{answer}");
 }
