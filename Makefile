@@ -10,8 +10,7 @@ help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 demo: ## Play a rolling update on this machine, without and with ebbtide
-	@$(CARGO) build --release --quiet
-	@$${CARGO_TARGET_DIR:-target}/release/ebbtide demo
+	@$(CARGO) run --locked --quiet -- demo
 
 build: ## Build the release binary
 	$(CARGO) build --release --locked
