@@ -11,8 +11,9 @@ mod tell;
 mod trouble;
 
 use futures_util::{Stream, stream::select};
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 use tokio::{sync::watch, time::Duration};
+use tower::limit::RateLimitLayer;
 use tracing::{info, warn};
 
 pub use self::{
@@ -23,6 +24,10 @@ use crate::drain::knowledge::Fact;
 
 /// Longest that connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most requests in a period: far more than two watches, a drain and its Events take.
+const REQUESTS: u64 = 10;
+const PERIOD: Duration = Duration::from_secs(2);
 
 /// The API server, and who we are to it.
 #[derive(Clone)]
@@ -49,22 +54,23 @@ impl Cluster {
             }
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        match Client::try_from(config) {
-            Ok(client) => {
-                info!(?identity, "this pod");
-                Some(Self { client, identity })
-            }
-            Err(error) => {
+        info!(?identity, "this pod");
+        Self::connect(config, identity)
+            .inspect_err(|error| {
                 warn!(%error, "the API server cannot be asked; the drain goes by timers");
-                None
-            }
-        }
+            })
+            .ok()
     }
 
-    /// With a client of the caller's choice, as tests have one.
-    #[must_use]
-    pub fn with_client(client: Client, identity: Identity) -> Self {
-        Self { client, identity }
+    /// With an API server of the caller's choice, as tests have one. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// The configuration is not one that a connection can be made with.
+    pub fn connect(config: Config, identity: Identity) -> kube::Result<Self> {
+        // A watch that ends is opened again at once, also by a server that closes each at once.
+        let pace = RateLimitLayer::new(REQUESTS, PERIOD);
+        let client = ClientBuilder::try_from(config)?.with_layer(&pace).build();
+        Ok(Self { client, identity })
     }
 
     /// All news, for ever. `urgent`: whether somebody waits for them, so that the Pod is read at

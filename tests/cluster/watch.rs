@@ -8,7 +8,7 @@ use ebbtide::{
     kubernetes::{Cluster, Identity},
 };
 use futures_util::{Stream, StreamExt};
-use kube::{Client, Config};
+use kube::Config;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
@@ -35,8 +35,7 @@ impl Followed {
             uid: uid.as_str().unwrap().into(),
         };
         let (urgent, waits) = watch::channel(false);
-        let client = Client::try_from(config).unwrap();
-        let facts = Box::pin(Cluster::with_client(client, identity).facts(waits));
+        let facts = Box::pin(Cluster::connect(config, identity).unwrap().facts(waits));
         Self { facts, urgent, seen: Vec::new() }
     }
 
