@@ -107,10 +107,10 @@ impl Entry {
         let first = envelope.as_ref().and_then(Envelope::first);
         let (method, tool, id) = match first {
             Some(Message::Request { id, method, name }) => {
-                (Some(method.clone()), name.clone(), Some(id.clone()))
+                (Some(method.clone()), name.clone(), id.clone())
             }
             Some(Message::Notification { method }) => (Some(method.clone()), None, None),
-            Some(Message::Response { id }) => (Some("response".into()), None, Some(id.clone())),
+            Some(Message::Response { id }) => (Some("response".into()), None, id.clone()),
             None => (self.target.as_deref().map(str::to_owned), None, None),
         };
         Exchange {
@@ -130,9 +130,7 @@ impl Entry {
 
     /// Whether the body has told what kind of message it is.
     pub fn is_told(&self) -> bool {
-        let mut peek = lock(&self.peek);
-        let scanner = peek.scanner();
-        scanner.is_complete() || scanner.method().is_some()
+        lock(&self.peek).scanner().is_told()
     }
 
     /// Whether the message was seen to its end.

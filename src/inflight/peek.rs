@@ -3,7 +3,7 @@
 //!
 //! Never keeps the server's read buffer alive, and never more than [`KEPT`] bytes.
 
-use crate::mcp::message::{Envelope, Scanner};
+use crate::mcp::{message::Envelope, scanner::Scanner};
 
 /// Bytes that are kept before the scanner takes over. Most calls are smaller, and most of them
 /// are never asked for.

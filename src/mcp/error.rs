@@ -25,29 +25,29 @@ impl Code {
     }
 }
 
+/// Where the id is not known, as JSON-RPC has it.
+const NO_ID: &str = "null";
+
 /// The JSON text that answers every request of the envelope; `id` is null where none is known.
 #[must_use]
 pub fn json(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
     match envelope {
-        Some(Envelope::Single(Message::Request { id, .. })) => one(code, text, id),
-        Some(Envelope::Batch(messages)) => {
-            let errors: Vec<String> = ids(messages).map(|id| one(code, text, id)).collect();
+        Some(batch @ Envelope::Batch(_)) => {
+            let errors: Vec<String> = ids(batch).map(|id| one(code, text, id)).collect();
             format!("[{}]", errors.join(","))
         }
-        _ => one(code, text, "null"),
+        Some(single) => one(code, text, ids(single).next().unwrap_or(NO_ID)),
+        None => one(code, text, NO_ID),
     }
 }
 
-/// The SSE events that answer every request of the envelope, each a whole event; empty where
-/// nothing awaits an answer.
+/// The SSE events that answer every request of the envelope, each a whole event; `id` is null where
+/// none is known. Empty where nothing awaits an answer.
 #[must_use]
 pub fn events(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
-    let event = |id: &String| format!("event: message\ndata: {}\n\n", one(code, text, id));
-    match envelope {
-        Some(Envelope::Single(Message::Request { id, .. })) => event(id),
-        Some(Envelope::Batch(messages)) => ids(messages).map(event).collect(),
-        _ => String::new(),
-    }
+    let event = |id: &str| format!("event: message\ndata: {}\n\n", one(code, text, id));
+    // What has not told what it is may await an answer.
+    envelope.map_or_else(|| event(NO_ID), |envelope| ids(envelope).map(event).collect())
 }
 
 /// The event that ends a `subscriptions/listen` stream gracefully (MCP 2026-07-28).
@@ -59,9 +59,10 @@ pub fn listen_result(id: &str) -> String {
     )
 }
 
-fn ids(messages: &[Message]) -> impl Iterator<Item = &String> {
-    messages.iter().filter_map(|message| match message {
-        Message::Request { id, .. } => Some(id),
+/// The ids of the requests.
+fn ids(envelope: &Envelope) -> impl Iterator<Item = &str> {
+    envelope.messages().iter().filter_map(|message| match message {
+        Message::Request { id, .. } => Some(id.as_deref().unwrap_or(NO_ID)),
         _ => None,
     })
 }
@@ -74,7 +75,7 @@ fn one(code: Code, text: &str, id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Scanner;
+    use super::super::scanner::Scanner;
     use super::*;
 
     #[test]

@@ -1,444 +1,211 @@
-//! Reads from a JSON-RPC body only what an ending needs: the id verbatim, the method, the name of
-//! what is called.
+//! What a JSON-RPC message is, as far as it was seen: a request, a notification or a response, and
+//! what an ending needs of it: the id verbatim, the method, the name of what is called.
 //!
-//! The scanner takes the body in any split, keeps no more than the captured fields, and never
-//! decides whether the JSON is valid: that is the server's business.
+//! Never takes for a notification what may still turn out to be a request, and never decides
+//! whether the JSON is valid: that is the server's business.
 
-use memchr::memchr2;
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
 
 /// Longest id that is echoed, in bytes of JSON text; a longer one is answered as `null`.
 const MAX_ID: usize = 1024;
 /// Longest method or tool name that is kept, in bytes.
 const MAX_NAME: usize = 256;
-/// Longest key that is compared, in bytes of JSON text.
-const MAX_KEY: usize = 64;
-/// Most messages of a batch that are kept.
+/// Most requests of a batch that are kept.
 const MAX_BATCH: usize = 256;
+
+/// Stands for a method that is too long, or not valid text.
+const UNKNOWN: &str = "unknown";
+/// How the methods begin that await no answer.
+const NOTIFICATIONS: &str = "notifications/";
 
 /// One JSON-RPC message, as far as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Awaits an answer. `id` is the JSON text as it came; `name` is `params.name`.
+    /// Awaits an answer, or may: its id can still come. `id` is the JSON text as it came, where it
+    /// has come and can be echoed; `name` is `params.name`.
     Request {
-        id: String,
+        id: Option<String>,
         method: String,
         name: Option<String>,
     },
+    /// Is whole and has no id.
     Notification {
         method: String,
     },
     Response {
-        id: String,
+        id: Option<String>,
     },
+}
+
+impl Message {
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self, Message::Request { .. })
+    }
 }
 
 /// What a body held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Envelope {
     Single(Message),
-    /// A 2025-03-26 batch.
+    /// A 2025-03-26 batch: its requests; where it has none, its first message.
     Batch(Vec<Message>),
 }
 
 impl Envelope {
-    /// The message that names the exchange: the only one, or the first of a batch.
+    /// The message that names the exchange: the only one, or the first request of a batch.
     #[must_use]
     pub fn first(&self) -> Option<&Message> {
+        self.messages().first()
+    }
+
+    #[must_use]
+    pub fn messages(&self) -> &[Message] {
         match self {
-            Envelope::Single(message) => Some(message),
-            Envelope::Batch(messages) => messages.first(),
+            Envelope::Single(message) => std::slice::from_ref(message),
+            Envelope::Batch(messages) => messages,
         }
     }
 }
 
+/// Adds a message to those that are kept of a batch: requests, or else the first message.
+pub(super) fn keep(messages: &mut Vec<Message>, message: Message) {
+    if message.is_request() && !messages.first().is_some_and(Message::is_request) {
+        messages.clear();
+    }
+    if messages.is_empty() || (message.is_request() && messages.len() < MAX_BATCH) {
+        messages.push(message);
+    }
+}
+
+/// A key whose value tells something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Id,
     Method,
     Params,
+    /// Of params.
     Name,
+    /// `result` or `error`.
     Answer,
-    Other,
+}
+
+impl Field {
+    /// By the JSON text of the key; `in_params`: it is a key of params, and not of the message.
+    pub fn of(key: &[u8], in_params: bool) -> Option<Self> {
+        let key = match key {
+            [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => Cow::Borrowed(plain),
+            _ => Cow::Owned(unescape(key)?.into_bytes()),
+        };
+        match (&*key, in_params) {
+            (b"id", false) => Some(Field::Id),
+            (b"method", false) => Some(Field::Method),
+            (b"params", false) => Some(Field::Params),
+            (b"result" | b"error", false) => Some(Field::Answer),
+            (b"name", true) => Some(Field::Name),
+            _ => None,
+        }
+    }
+
+    /// Longest JSON text of its value that tells something.
+    pub fn bound(self) -> usize {
+        match self {
+            Field::Id => MAX_ID,
+            // Every byte of a name may be written as \uXXXX.
+            Field::Method | Field::Name => MAX_NAME * 6 + 2,
+            Field::Params | Field::Answer => 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
-struct Fields {
-    id: Option<String>,
+enum Id {
+    /// None has come, or `null`, which MCP forbids as a request's id.
+    #[default]
+    Missing,
+    /// The JSON text, which is echoed as it came.
+    Known(String),
+    /// Too long, or neither a string nor a number: a request that is answered with `null`.
+    Unusable,
+}
+
+/// The fields of the message under way. Of a key that is repeated the last value holds, as with
+/// every JSON parser that servers use.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    id: Id,
     method: Option<String>,
     name: Option<String>,
     answer: bool,
 }
 
 impl Fields {
-    fn message(&self) -> Option<Message> {
-        match (&self.method, &self.id) {
-            (Some(method), Some(id)) => Some(Message::Request {
-                id: id.clone(),
-                method: method.clone(),
-                name: self.name.clone(),
-            }),
-            (Some(method), None) => Some(Message::Notification { method: method.clone() }),
-            (None, Some(id)) if self.answer => Some(Message::Response { id: id.clone() }),
-            _ => None,
-        }
-    }
-}
-
-/// An incremental reader of one body.
-#[derive(Debug, Default)]
-pub struct Scanner {
-    /// Open containers; the lowest bit tells whether the innermost is an object.
-    objects: u64,
-    depth: usize,
-    batch: bool,
-    in_string: bool,
-    escaped: bool,
-    /// Whether the next string of this object is a key.
-    at_key: bool,
-    in_params: bool,
-    field: Option<Field>,
-    /// The JSON text under way: a key, or the value of a wanted field.
-    text: Vec<u8>,
-    capturing: bool,
-    overflow: bool,
-    fields: Fields,
-    done: Vec<Message>,
-    complete: bool,
-}
-
-impl Scanner {
-    /// The message of a body that is whole.
-    #[must_use]
-    pub fn scan(body: &[u8]) -> Option<Envelope> {
-        let mut scanner = Self::default();
-        scanner.feed(body);
-        scanner.envelope()
-    }
-
-    /// Whether the outermost value has ended.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// The method of the message under way, as soon as it passed.
-    #[must_use]
-    pub fn method(&self) -> Option<&str> {
-        match self.done.first() {
-            Some(Message::Request { method, .. } | Message::Notification { method }) => {
-                Some(method)
-            }
-            Some(Message::Response { .. }) => None,
-            None => self.fields.method.as_deref(),
-        }
-    }
-
-    /// What was seen so far; a message that is not yet whole counts when it can be told.
-    #[must_use]
-    pub fn envelope(&self) -> Option<Envelope> {
-        let under_way = if self.complete { None } else { self.fields.message() };
-        if self.batch {
-            let mut messages = self.done.clone();
-            messages.extend(under_way);
-            return (!messages.is_empty()).then_some(Envelope::Batch(messages));
-        }
-        self.done.first().cloned().or(under_way).map(Envelope::Single)
-    }
-
-    /// Takes the next bytes of the body, split anywhere.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.complete {
-            bytes = if self.in_string { self.string(bytes) } else { self.structure(bytes) };
-        }
-    }
-
-    /// The depth at which a message's own keys stand.
-    fn base(&self) -> usize {
-        1 + usize::from(self.batch)
-    }
-
-    fn in_object(&self) -> bool {
-        self.objects & 1 == 1
-    }
-
-    fn string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        if self.escaped {
-            self.escaped = false;
-            self.capture(&bytes[..1]);
-            return &bytes[1..];
-        }
-        let Some(at) = memchr2(b'"', b'\\', bytes) else {
-            self.capture(bytes);
-            return &[];
-        };
-        self.capture(&bytes[..=at]);
-        if bytes[at] == b'\\' {
-            self.escaped = true;
-        } else {
-            self.in_string = false;
-            if self.at_key {
-                self.end_of_key();
-            }
-        }
-        &bytes[at + 1..]
-    }
-
-    fn structure<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let byte = bytes[0];
-        match byte {
-            b'"' => {
-                self.in_string = true;
-                if self.at_key && self.key_matters() {
-                    self.begin_capture();
-                }
-                self.capture(b"\"");
-            }
-            b'{' | b'[' => self.open(byte == b'{'),
-            b'}' | b']' => self.close(),
-            b',' => {
-                self.end_of_value();
-                self.at_key = self.in_object();
-            }
-            b':' => {
-                self.at_key = false;
-                if matches!(self.field, Some(Field::Id | Field::Method | Field::Name)) {
-                    self.begin_capture();
-                }
-            }
-            b' ' | b'\t' | b'\r' | b'\n' => {}
-            _ => self.capture(&bytes[..1]),
-        }
-        &bytes[1..]
-    }
-
-    fn open(&mut self, object: bool) {
-        // A wanted field whose value is a container is not what we look for.
-        self.capturing = false;
-        if self.depth == 0 && !object {
-            self.batch = true;
-        }
-        if self.field == Some(Field::Params) && self.depth == self.base() && object {
-            self.in_params = true;
-        }
-        self.field = None;
-        self.depth += 1;
-        self.objects = (self.objects << 1) | u64::from(object);
-        self.at_key = object;
-    }
-
-    fn close(&mut self) {
-        self.end_of_value();
-        if self.depth == self.base() && self.in_object() {
-            let fields = std::mem::take(&mut self.fields);
-            if let Some(message) = fields.message()
-                && self.done.len() < MAX_BATCH
-            {
-                self.done.push(message);
-            }
-        }
-        if self.in_params && self.depth == self.base() + 1 {
-            self.in_params = false;
-        }
-        self.depth = self.depth.saturating_sub(1);
-        self.objects >>= 1;
-        self.at_key = false;
-        self.complete = self.depth == 0;
-    }
-
-    fn key_matters(&self) -> bool {
-        self.depth == self.base() || (self.in_params && self.depth == self.base() + 1)
-    }
-
-    fn end_of_key(&mut self) {
-        self.at_key = false;
-        if !self.capturing {
-            self.field = None;
-            return;
-        }
-        self.capturing = false;
-        let key = if self.overflow { None } else { unescape(&self.text) };
-        let own = self.depth == self.base();
-        self.field = Some(match key.as_deref() {
-            Some("id") if own => Field::Id,
-            Some("method") if own => Field::Method,
-            Some("params") if own => Field::Params,
-            Some("result" | "error") if own => Field::Answer,
-            Some("name") if !own => Field::Name,
-            _ => Field::Other,
-        });
-        if self.field == Some(Field::Answer) {
-            self.fields.answer = true;
-        }
-    }
-
-    fn end_of_value(&mut self) {
-        let field = self.field.take();
-        if !std::mem::take(&mut self.capturing) {
-            return;
-        }
+    /// The key has passed: a value that came before does not hold any more.
+    pub fn begin(&mut self, field: Field) {
         match field {
-            Some(Field::Id) => {
-                let id = std::str::from_utf8(&self.text).ok().filter(|id| is_id(id));
-                let id = if self.overflow { Some("null") } else { id };
-                self.fields.id = id.map(str::to_owned);
+            Field::Id => self.id = Id::Missing,
+            Field::Method => self.method = None,
+            Field::Params | Field::Name => self.name = None,
+            Field::Answer => self.answer = true,
+        }
+    }
+
+    /// The value has passed. Of a container the first byte is enough, and of a text longer than
+    /// the field's bound, which is not `whole`, its beginning.
+    pub fn set(&mut self, field: Field, text: &[u8], whole: bool) {
+        match field {
+            Field::Id if text == b"null" => self.id = Id::Missing,
+            Field::Id => {
+                let id = std::str::from_utf8(text).ok().filter(|text| whole && is_id(text));
+                self.id = id.map_or(Id::Unusable, |id| Id::Known(id.to_owned()));
             }
-            Some(Field::Method) => self.fields.method = self.name(),
-            Some(Field::Name) => self.fields.name = self.name(),
-            _ => {}
+            Field::Method if text.first() == Some(&b'"') => {
+                self.method = Some(name(text, whole).unwrap_or_else(|| UNKNOWN.to_owned()));
+            }
+            Field::Name => self.name = name(text, whole),
+            Field::Method | Field::Params | Field::Answer => {}
         }
     }
 
-    fn name(&self) -> Option<String> {
-        if self.overflow {
-            return None;
-        }
-        unescape(&self.text).filter(|name| name.len() <= MAX_NAME)
-    }
-
-    fn begin_capture(&mut self) {
-        self.text.clear();
-        self.capturing = true;
-        self.overflow = false;
-    }
-
-    fn capture(&mut self, bytes: &[u8]) {
-        if !self.capturing || self.overflow {
-            return;
-        }
-        let bound = match self.field {
-            _ if self.at_key => MAX_KEY,
-            Some(Field::Id) => MAX_ID,
-            // Every byte of a name may be written as \uXXXX.
-            _ => MAX_NAME * 6,
+    /// The message, once something tells what it is. `ended`: nothing more of it comes.
+    pub fn message(&self, ended: bool) -> Option<Message> {
+        let id = match &self.id {
+            Id::Known(id) => Some(id.clone()),
+            Id::Missing | Id::Unusable => None,
         };
-        if self.text.len() + bytes.len() > bound {
-            self.overflow = true;
-        } else {
-            self.text.extend_from_slice(bytes);
+        match &self.method {
+            Some(method) if ended && matches!(self.id, Id::Missing) => {
+                Some(Message::Notification { method: method.clone() })
+            }
+            Some(method) => {
+                Some(Message::Request { id, method: method.clone(), name: self.name.clone() })
+            }
+            None => self.answer.then_some(Message::Response { id }),
         }
+    }
+
+    /// Whether it is a request whatever else comes: it has an id, or a method that asks for an
+    /// answer, so that the id will come.
+    pub fn is_request(&self) -> bool {
+        let has_id = !matches!(self.id, Id::Missing);
+        self.method.as_ref().is_some_and(|method| has_id || !method.starts_with(NOTIFICATIONS))
     }
 }
 
-/// Whether the text is a JSON string or number: what JSON-RPC allows as an id that is answered.
-/// The text is echoed into our own JSON, so it must be exactly one valid value.
+/// Whether the text is a JSON string or number, by its grammar: also one that Rust cannot hold
+/// (`1e999`, a lone surrogate), since the client can. It is echoed into our own JSON, so it must
+/// be exactly one value.
 fn is_id(text: &str) -> bool {
-    matches!(
-        serde_json::from_str::<serde_json::Value>(text),
-        Ok(serde_json::Value::String(_) | serde_json::Value::Number(_))
-    )
+    matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
+        && serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+fn name(text: &[u8], whole: bool) -> Option<String> {
+    unescape(text).filter(|name| whole && name.len() <= MAX_NAME)
 }
 
 fn unescape(text: &[u8]) -> Option<String> {
     serde_json::from_slice(text).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn request(id: &str, method: &str, name: Option<&str>) -> Message {
-        Message::Request { id: id.into(), method: method.into(), name: name.map(Into::into) }
-    }
-
-    #[test]
-    fn finds_the_envelope_in_any_order_of_keys() {
-        let expected = Some(Envelope::Single(request("7", "tools/call", Some("echo"))));
-        for body in [
-            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"id":1,"method":"x","name":"y"}}}"#,
-            r#"{"method":"tools/call","params":{"arguments":{"name":"y","deep":[{"name":"z"}]},"name":"echo"},"jsonrpc":"2.0","id":7}"#,
-            " { \"id\" : 7 ,\n\"params\":{\"_meta\":{\"name\":\"q\"},\"name\" : \"echo\"}, \"method\":\"tools\\/call\" } ",
-        ] {
-            assert_eq!(Scanner::scan(body.as_bytes()), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn ids_are_verbatim() {
-        for (id, seen) in [
-            ("7", "7"),
-            ("\"listen-1\"", "\"listen-1\""),
-            ("\"a\\\"b\\u0041\"", "\"a\\\"b\\u0041\""),
-            ("-1.5e3", "-1.5e3"),
-        ] {
-            let body = format!("{{\"method\":\"ping\",\"id\":{id}}}");
-            let expected = Some(Envelope::Single(request(seen, "ping", None)));
-            assert_eq!(Scanner::scan(body.as_bytes()), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_no_id_is_none() {
-        for id in ["null", "{}", "[1]", "true", "x\"y", "1 2"] {
-            let body = format!("{{\"method\":\"ping\",\"id\":{id}}}");
-            let seen = Scanner::scan(body.as_bytes());
-            assert!(
-                !matches!(&seen, Some(Envelope::Single(Message::Request { id, .. })) if id == "null" || id.len() > 3),
-                "{id}: {seen:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn answers_notifications_and_batches() {
-        let answer = br#"{"jsonrpc":"2.0","id":"s-1","result":{"id":3,"method":"no"}}"#;
-        assert_eq!(
-            Scanner::scan(answer),
-            Some(Envelope::Single(Message::Response { id: "\"s-1\"".into() }))
-        );
-        let batch = br#"[{"id":1,"method":"a"},{"method":"n"},{"id":2,"method":"b","params":{"name":"t"}}]"#;
-        assert_eq!(
-            Scanner::scan(batch),
-            Some(Envelope::Batch(vec![
-                request("1", "a", None),
-                Message::Notification { method: "n".into() },
-                request("2", "b", Some("t")),
-            ]))
-        );
-    }
-
-    #[test]
-    fn rubbish_is_nothing() {
-        for body in ["", "null", "]]]}}", "\"id\"", "{{{{", "{\"id\":", "\u{0}\u{1}"] {
-            assert_eq!(Scanner::scan(body.as_bytes()), None, "{body}");
-        }
-    }
-
-    fn json() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<bool>().prop_map(Into::into),
-            any::<i64>().prop_map(Into::into),
-            ".{0,12}".prop_map(Into::into),
-        ];
-        leaf.prop_recursive(4, 32, 6, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
-                prop::collection::hash_map("id|method|params|name|.{0,6}", inner, 0..5)
-                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        /// Any object, in any split, gives what serde_json gives.
-        #[test]
-        fn agrees_with_serde_json(mut value in json(), id in any::<i32>(), split in 1usize..9, pretty in any::<bool>()) {
-            if let Some(object) = value.as_object_mut() {
-                object.insert("id".into(), id.into());
-                object.insert("method".into(), "m".into());
-            }
-            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
-            let mut scanner = Scanner::default();
-            for part in text.as_bytes().chunks(split) {
-                scanner.feed(part);
-            }
-            if let Some(object) = value.as_object() {
-                let name = object.get("params").and_then(|p| p.get("name")).and_then(|n| n.as_str());
-                let expected = request(&id.to_string(), "m", name);
-                prop_assert_eq!(scanner.envelope(), Some(Envelope::Single(expected)));
-                prop_assert!(scanner.is_complete());
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@ pub mod class;
 pub mod error;
 pub mod events;
 pub mod message;
+pub mod scanner;
 pub mod sse;
 
 pub use class::Class;

@@ -186,10 +186,8 @@ impl Failure {
 /// Whether somebody waits for a JSON-RPC answer on this exchange.
 fn awaits_an_error(class: Class, envelope: Option<&Envelope>) -> bool {
     match envelope {
-        Some(Envelope::Single(message)) => matches!(message, Message::Request { .. }),
-        Some(Envelope::Batch(messages)) => {
-            messages.iter().any(|message| matches!(message, Message::Request { .. }))
-        }
+        Some(envelope) => envelope.messages().iter().any(Message::is_request),
+        // What has not told what it is may await one.
         None => class.is_json_rpc(),
     }
 }

@@ -366,7 +366,8 @@ fn outcome(ending: Ending, class: Class) -> Outcome {
 fn last_event(ending: Ending, ticket: &Ticket) -> String {
     let class = ticket.class();
     let envelope = ticket.envelope();
-    if let (Class::Listen, Some(Envelope::Single(Message::Request { id, .. }))) = (class, &envelope)
+    if let (Class::Listen, Some(Envelope::Single(Message::Request { id: Some(id), .. }))) =
+        (class, &envelope)
     {
         return error::listen_result(id);
     }
