@@ -11,6 +11,7 @@ mod calls;
 mod connections;
 mod hooks;
 mod knowledge;
+mod messages;
 mod pressure;
 mod streams;
 mod timeline;
