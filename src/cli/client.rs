@@ -20,9 +20,9 @@ pub fn address(matches: &ArgMatches) -> Result<SocketAddr, String> {
     let variable = std::env::var(config::variable("admin")).ok();
     let given = matches.get_one::<String>("admin").cloned().or(variable);
     let text = given.unwrap_or_else(|| "127.0.0.1:7071".into());
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| format!("`{text}` does not fit: expected an address, as in 127.0.0.1:7071"))?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        format!("setting `admin`: `{text}` does not fit: expected an address, as in 127.0.0.1:7071")
+    })?;
     // Every address of ours is reached over loopback, and only there a drain may be asked for.
     Ok(match (address.ip().is_unspecified(), address.is_ipv4()) {
         (true, true) => ([127, 0, 0, 1], address.port()).into(),

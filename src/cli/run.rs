@@ -20,6 +20,7 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     let read = file(matches).and_then(|file| {
         let raw = config::merge(flags(matches), environment, file);
         let settings = Settings::parse(&raw, !command.is_empty())?;
+        readable(&settings)?;
         Ok((raw, settings))
     });
     let (raw, settings) = match read {
@@ -50,6 +51,24 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Ok(0) => Outcome::Done,
         Ok(code) => Outcome::Server(code),
         Err(failed) => Outcome::Failed(failed.to_string()),
+    }
+}
+
+/// A token that cannot be read is found now, and not when a drain is asked for.
+fn readable(settings: &Settings) -> Result<(), Invalid> {
+    let Some(path) = &settings.drain_token_file else {
+        return Ok(());
+    };
+    let invalid = |expected: String| Invalid {
+        setting: "drain_token_file".into(),
+        value: Some(path.display().to_string()),
+        source: None,
+        expected,
+    };
+    match std::fs::read_to_string(path) {
+        Ok(token) if token.trim().is_empty() => Err(invalid("a file with a token in it".into())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("a file that can be read ({error})"))),
     }
 }
 

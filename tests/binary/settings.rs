@@ -24,6 +24,8 @@ fn a_bad_setting_ends_with_64_and_says_what_was_expected() {
         (&["--config", file], &["setle", "5s", "settle", file]),
         (&["--config", "/does/not/exist"], &["config", "/does/not/exist"]),
         (&["--no-such-flag", "1"], &["--no-such-flag"]),
+        (&["--drain-token-file", "/not/there"], &["drain_token_file", "/not/there"]),
+        (&["--admin", "0.0.0.0:7070"], &["admin", "listen", "7070"]),
     ] {
         let (code, text) = failed(&[&upstream[..], more].concat());
         assert_eq!(code, 64, "{text}");

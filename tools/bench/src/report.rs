@@ -84,7 +84,7 @@ impl Figures {
                 self.of_ebbtide(&self.memory, |memory| thousand(memory.at_most)),
             ),
             goal("MiB idle", 5.0, self.of_ebbtide(&self.memory, |memory| mebibytes(memory.idle))),
-            goal("MB of the stripped binary", 4.0, self.binary as f64 / 1e6),
+            goal("MB of the stripped binary", 9.0, self.binary as f64 / 1e6),
             goal("calls lost of those in flight at SIGTERM", 0.0, lost as f64),
             goal("streams not ended properly", 0.0, unended as f64),
             goal("ms from the last completed call to the exit", 10.0, exits.fold(0.0, worst)),
