@@ -116,15 +116,18 @@ pub fn facts(
                     }
                 }
             }
-            match reader.read(&api, &urgent, &mut trouble).await {
-                Some(fact) => yield fact,
-                None => yield Fact::Pod(None),
-            }
-            let pause = match (may_watch, *urgent.borrow()) {
-                (true, _) => backoff.next(),
-                (false, true) => OFTEN,
-                (false, false) => AT_EASE,
+            let fact = reader.read(&api, &urgent, &mut trouble).await;
+            let readable = fact.is_some();
+            yield fact.unwrap_or(Fact::Pod(None));
+            let pause = if !may_watch && *urgent.borrow() {
+                OFTEN
+            } else if may_watch || !readable {
+                backoff.next()
+            } else {
+                AT_EASE
             };
+            // The right to watch may come later.
+            may_watch |= pause == AT_EASE;
             tokio::select! {
                 () = sleep(pause) => {}
                 () = turned(&mut urgent) => {}
