@@ -31,6 +31,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Raw, Invalid> {
     mapping.iter().map(|(key, value)| entry(key, value, path)).collect()
 }
 
+/// Any YAML document, for whoever else has to read one.
+///
+/// # Errors
+/// What is wrong, and where in the text.
+pub fn document<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
 fn entry(key: &Value, value: &Value, path: &Path) -> Result<(String, (String, Source)), Invalid> {
     let source = Source::File(path.into());
     let name = scalar(key).unwrap_or_else(|| format!("{key:?}"));

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod histogram;
+mod kubeconfig;
 mod progress;
 mod report;
 mod rollout;

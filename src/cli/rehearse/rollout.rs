@@ -15,12 +15,14 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Error,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
     arguments::{Kind, Rollout},
+    kubeconfig,
     workload::{Progress, objection, progress, selector},
 };
 
@@ -31,7 +33,7 @@ const PATIENCE: u32 = 60;
 /// What is rolled out, found and looked at.
 pub struct Workload {
     workloads: Api<DynamicObject>,
-    pods: Api<Pod>,
+    pods: Api<PartialObjectMeta<Pod>>,
     kind: Kind,
     name: String,
     /// Its name for people.
@@ -43,12 +45,13 @@ impl Workload {
     /// # Errors
     /// There is no cluster, no such workload, no right to it, or nothing to roll.
     pub async fn find(rollout: &Rollout) -> Result<Self> {
-        let client = Client::try_default().await.map_err(|error| {
+        let config = kubeconfig::load().await.map_err(|error| {
             anyhow!(
                 "--rollout needs a cluster, and neither KUBECONFIG nor a service account leads to \
-                 one: {error}"
+                 one: {error:#}"
             )
         })?;
+        let client = Client::try_from(config)?;
         let namespace = match &rollout.namespace {
             Some(namespace) => namespace.clone(),
             None => client.default_namespace().to_owned(),
