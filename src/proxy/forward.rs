@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    body::{Events, ProxyBody, Streamed, next_frame},
+    body::ProxyBody,
     headers,
     request_body::RequestBody,
+    streamed::{Events, Streamed, next_frame},
     tunnel::Tunnel,
 };
 use crate::{

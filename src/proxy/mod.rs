@@ -8,7 +8,9 @@ mod answer;
 mod body;
 mod forward;
 mod headers;
+mod last_words;
 mod request_body;
+mod streamed;
 mod tunnel;
 
 use std::{future::Future, pin::pin, sync::Arc};

@@ -1,0 +1,54 @@
+//! What a client has to hear last on a stream that ends before its natural end, and what the
+//! exchange counts as then.
+//!
+//! Never writes anything itself.
+
+use crate::{
+    inflight::{Ending, Ticket},
+    mcp::{
+        Class,
+        error::{self, Code},
+        message::{Envelope, Message},
+    },
+    telemetry::metrics::Outcome,
+};
+
+pub fn outcome(ending: Ending, class: Class) -> Outcome {
+    match ending {
+        Ending::Stream => Outcome::Ended,
+        Ending::Cut if class.is_stream() => Outcome::Ended,
+        Ending::Cut => Outcome::Cut,
+        Ending::UpstreamLost => Outcome::UpstreamLost,
+        Ending::TimedOut => Outcome::TimedOut,
+    }
+}
+
+/// What a client has to hear last: the result of a subscription, the error of a call, or when to
+/// come back.
+pub fn last_event(ending: Ending, ticket: &Ticket) -> String {
+    let class = ticket.class();
+    let envelope = ticket.envelope();
+    if let (Class::Listen, Some(Envelope::Single(Message::Request { id: Some(id), .. }))) =
+        (class, &envelope)
+    {
+        return error::listen_result(id);
+    }
+    if !class.is_json_rpc() {
+        return retry(ticket);
+    }
+    let (code, text) = match ending {
+        Ending::Stream | Ending::Cut => (
+            Code::Draining,
+            "ebbtide: this pod went away before the call ended; it may have done some of the work",
+        ),
+        Ending::UpstreamLost | Ending::TimedOut => {
+            (Code::UpstreamLost, "ebbtide: the server broke off in the middle of its answer")
+        }
+    };
+    error::events(code, text, envelope.as_ref())
+}
+
+/// When to come back: about the time that the endpoints take, and not all at once.
+fn retry(ticket: &Ticket) -> String {
+    format!("retry: {}\n\n", 3000 + ticket.sequence() * 7919 % 2000)
+}

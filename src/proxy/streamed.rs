@@ -1,0 +1,278 @@
+//! An answer that is passed on as it comes: it drives its own connection to the upstream, and ends
+//! properly whatever happens.
+//!
+//! Never ends a stream of events in the middle of one, if it can be helped; never pretends that a
+//! broken answer is whole.
+
+use std::{
+    collections::VecDeque,
+    future::{Future as _, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    body::{AnswerFrame, Broken},
+    last_words::{last_event, outcome},
+    request_body::{FrameResult, RequestBody},
+};
+use crate::{
+    inflight::{Ending, Ticket},
+    mcp::sse::Position,
+    pool::{Closed, Connection, Slot},
+    telemetry::metrics::Outcome,
+};
+
+/// How long an event under way may take to end once the stream is to end.
+const EVENT_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Whether an answer is a stream of events.
+pub enum Events {
+    None,
+    /// One that we may write to, and where it is. `framed`: its end is told; else it ends with the
+    /// server's connection, however that ended.
+    Open {
+        position: Position,
+        framed: bool,
+    },
+    /// One that is compressed.
+    Sealed,
+}
+
+/// An answer that is passed on as it comes. Whoever reads it drives the upstream's connection:
+/// who does not read holds the upstream back.
+pub struct Streamed {
+    upstream: Option<(Slot<RequestBody>, Connection<RequestBody>)>,
+    body: Incoming,
+    held: VecDeque<Frame<Bytes>>,
+    events: Events,
+    ending: Option<(Ending, Pin<Box<Sleep>>)>,
+    pub(super) ended: bool,
+}
+
+impl Streamed {
+    pub fn new(
+        slot: Slot<RequestBody>,
+        connection: Connection<RequestBody>,
+        body: Incoming,
+        events: Events,
+    ) -> Self {
+        Self {
+            upstream: Some((slot, connection)),
+            body,
+            held: VecDeque::new(),
+            events,
+            ending: None,
+            ended: false,
+        }
+    }
+
+    /// Whether the upstream has nothing more to send.
+    pub fn is_over(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// The upstream's part has ended well.
+    pub fn finish(&mut self) {
+        if let Some((slot, connection)) = self.upstream.take() {
+            slot.release(connection);
+        }
+    }
+
+    /// The upstream's part has broken off.
+    pub fn broken(&mut self) {
+        if let Some((_, connection)) = self.upstream.take() {
+            connection.close(Closed::Error);
+        }
+    }
+
+    /// Gives bytes that were read before the head was passed on.
+    pub fn hold(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.hold_frame(Frame::data(bytes));
+        }
+    }
+
+    pub fn hold_frame(&mut self, frame: Frame<Bytes>) {
+        self.held.push_back(frame);
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        // An event of ours may come on top of what the server has announced.
+        let known = self.held.is_empty() && matches!(self.events, Events::None);
+        if known { self.body.size_hint() } else { SizeHint::new() }
+    }
+
+    /// The next frame from the upstream, driving its connection as far as that takes.
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+        let Some((_, connection)) = &mut self.upstream else {
+            return Poll::Ready(None);
+        };
+        // Asking for a frame tells the connection that there is room for one; so it is driven
+        // after the asking, and asked once more.
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        connection.poll_driver(context);
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    pub fn poll(
+        &mut self,
+        ticket: &mut Ticket,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<AnswerFrame>> {
+        if let Some(frame) = self.held.pop_front() {
+            if self.held.is_empty() && self.is_over() {
+                self.complete(ticket);
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(ending) = ticket.poll_ending(context) {
+            return self.poll_end(ending, ticket, context);
+        }
+        match self.poll_upstream(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Events::Open { position, .. }, Some(data)) =
+                    (&mut self.events, frame.data_ref())
+                {
+                    position.pass(data);
+                }
+                // A sized body is over with its last byte; nobody asks again.
+                if self.is_over() {
+                    self.complete(ticket);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // In the middle of an event: this is no end, but a server that is gone.
+            Poll::Ready(None)
+                if matches!(&self.events, Events::Open { position, framed: false }
+                    if !position.is_boundary()) =>
+            {
+                self.last_words(Ending::UpstreamLost, ticket, None)
+            }
+            Poll::Ready(None) => {
+                self.complete(ticket);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(cause))) => {
+                tracing::debug!(%cause, "the server broke off in the middle of its answer");
+                self.broken();
+                self.last_words(Ending::UpstreamLost, ticket, Some(cause))
+            }
+        }
+    }
+
+    fn complete(&mut self, ticket: &mut Ticket) {
+        ticket.will_be(Outcome::Completed);
+        self.finish();
+        self.ended = true;
+    }
+
+    /// Ends the stream of events between two events; lets any other answer end by itself, until
+    /// there is no more time.
+    fn poll_end(
+        &mut self,
+        ending: Ending,
+        ticket: &mut Ticket,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<AnswerFrame>> {
+        let Events::Open { position, .. } = self.events else {
+            return self.poll_unframed_end(ending, ticket, context);
+        };
+        if position.is_boundary() {
+            return self.last_words(ending, ticket, None);
+        }
+        match &self.ending {
+            Some((known, _)) if *known == ending => {}
+            _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
+        }
+        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
+        match self.poll_upstream(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else {
+                    return self.last_words(ending, ticket, None);
+                };
+                let end = position.end_of_event(&data).unwrap_or(data.len());
+                let part = data.slice(..end);
+                if let Events::Open { position, .. } = &mut self.events {
+                    position.pass(&part);
+                }
+                Poll::Ready(Some(Ok(Frame::data(part))))
+            }
+            Poll::Ready(_) => self.last_words(ending, ticket, None),
+            Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
+                self.last_words(ending, ticket, None)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// An answer without events cannot be ended early and be whole: it is broken off, visibly,
+    /// but not before it had the time that a cut takes.
+    fn poll_unframed_end(
+        &mut self,
+        ending: Ending,
+        ticket: &mut Ticket,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<AnswerFrame>> {
+        match &self.ending {
+            Some((known, _)) if *known == ending => {}
+            _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
+        }
+        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
+        match self.poll_upstream(context) {
+            Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
+                ticket.will_be(outcome(ending, ticket.class()));
+                self.broken();
+                self.ended = true;
+                Poll::Ready(Some(Err(Broken::CutShort)))
+            }
+            Poll::Ready(None) => {
+                self.complete(ticket);
+                Poll::Ready(None)
+            }
+            other => {
+                if self.is_over() {
+                    self.complete(ticket);
+                }
+                other.map_err(Broken::Upstream)
+            }
+        }
+    }
+
+    /// The last event, if anybody awaits one, and a proper end; an answer without events breaks.
+    fn last_words(
+        &mut self,
+        ending: Ending,
+        ticket: &mut Ticket,
+        cause: Option<hyper::Error>,
+    ) -> Poll<Option<AnswerFrame>> {
+        ticket.will_be(outcome(ending, ticket.class()));
+        self.broken();
+        self.ended = true;
+        match (&self.events, cause) {
+            (Events::Open { position, .. }, _) => {
+                let text = format!("{}{}", position.abandon(), last_event(ending, ticket));
+                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(Bytes::from(text)))))
+            }
+            (_, Some(cause)) => Poll::Ready(Some(Err(Broken::Upstream(cause)))),
+            (_, None) => Poll::Ready(None),
+        }
+    }
+}
+
+/// The next frame of an answer whose head is held back.
+pub async fn next_frame(streamed: &mut Streamed) -> Option<FrameResult> {
+    poll_fn(|context| streamed.poll_upstream(context)).await
+}
