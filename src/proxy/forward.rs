@@ -207,10 +207,10 @@ pub fn receive(
     mut response: Response<Incoming>,
 ) -> Result<(response::Parts, Box<Streamed>), Failure> {
     let headers = response.headers();
-    let two_framings = headers.contains_key(header::TRANSFER_ENCODING)
-        && headers.contains_key(header::CONTENT_LENGTH);
+    let coded = headers.contains_key(header::TRANSFER_ENCODING);
+    let sized = headers.contains_key(header::CONTENT_LENGTH);
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if two_framings || upgraded || headers::has_foreign_coding(headers) {
+    if upgraded || coded && (sized || headers::has_foreign_coding(headers)) {
         connection.close(Closed::Error);
         return Err(Failure::lost(if upgraded {
             "the server switched protocols without being asked to"
@@ -218,8 +218,6 @@ pub fn receive(
             "the server's answer does not tell where it ends (Transfer-Encoding)"
         }));
     }
-    let framed = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.contains_key(header::CONTENT_LENGTH);
     headers::to_client(&mut response);
     let (mut head, body) = response.into_parts();
     let class = exchange.ticket.class();
@@ -243,7 +241,7 @@ pub fn receive(
         (false, _) => Events::None,
         // Nobody can write an event into what is compressed.
         (true, true) => Events::Sealed,
-        (true, false) => Events::Open { position: Position::default(), framed },
+        (true, false) => Events::Open { position: Position::default(), framed: coded || sized },
     };
     Ok((head, Box::new(Streamed::new(slot, connection, body, events))))
 }

@@ -64,10 +64,10 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 /// Whether the body came in a coding that would be lost on the way.
 pub fn has_foreign_coding(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TRANSFER_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    let foreign =
+        |value: &HeaderValue| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    headers.contains_key(TRANSFER_ENCODING)
+        && headers.get_all(TRANSFER_ENCODING).iter().any(foreign)
 }
 
 /// Removes the fields that are for one connection only, also those that `Connection` names;
