@@ -126,7 +126,8 @@ impl Contender {
                 let (url, listen) = (format!("http://{upstream}"), format!("127.0.0.1:{port}"));
                 let streams = place.streams.to_string();
                 let clients = most_clients(place.streams).to_string();
-                // Room for the streams; all else as it comes.
+                // Room for the streams, and no time for clients that would come again: here none
+                // does.
                 words(&[
                     "run",
                     "--upstream",
@@ -135,6 +136,10 @@ impl Contender {
                     &listen,
                     "--admin",
                     "127.0.0.1:0",
+                    "--withdraw-timeout",
+                    "0s",
+                    "--quiet",
+                    "0s",
                     "--max-streams",
                     &streams,
                     "--max-inbound",
