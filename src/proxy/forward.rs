@@ -6,7 +6,6 @@ use std::pin::pin;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::{
     Exchange, Proxy,
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     mcp::{Class, sse::Position},
-    pool::{Budget, Closed, Connection, SendError, Slot},
+    pool::{Budget, Closed, Connection, ExchangeError, SendError, Slot},
     serve::Context,
     telemetry::metrics::Outcome,
 };
@@ -109,8 +108,8 @@ pub async fn forward(
     let Some(whole) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };
-    // The length is known now, whatever the framing was; where it was given, hyper has held the
-    // server to it.
+    // The length is known now, whatever the framing was; where it was given, the server
+    // was held to it.
     if !head.headers.contains_key(header::CONTENT_LENGTH) {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     }
@@ -148,12 +147,11 @@ async fn resend(
     connection: Connection<RequestBody>,
     error: SendError<RequestBody>,
     again: Option<Box<Request<RequestBody>>>,
-) -> Result<(Connection<RequestBody>, Response<Incoming>), Failure> {
+) -> Result<(Connection<RequestBody>, Response<()>), Failure> {
     let SendError { cause, unsent } = error;
     let reused = connection.is_reused();
     connection.close(Closed::Error);
-    let no_answer =
-        cause.is_incomplete_message() || cause.is_canceled() || cause.is_closed() || is_io(&cause);
+    let no_answer = matches!(cause, ExchangeError::Incomplete | ExchangeError::Io(_));
     let request = match unsent.or(again.filter(|_| no_answer)) {
         Some(request) if reused => request,
         _ => return Err(lost(&cause)),
@@ -185,18 +183,16 @@ fn repeatable(
     Some(copy)
 }
 
-fn is_io(cause: &hyper::Error) -> bool {
-    std::error::Error::source(cause)
-        .is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>)
-}
-
-pub fn lost(cause: &hyper::Error) -> Failure {
-    let text = if cause.is_parse() {
-        format!("what the server answered is not HTTP/1.1: {cause}")
-    } else {
-        format!("the server closed the connection before it answered: {cause}")
-    };
-    Failure::lost(&text)
+pub fn lost(cause: &ExchangeError) -> Failure {
+    Failure::lost(&match cause {
+        ExchangeError::NotHttp(_) => {
+            format!("what the server answered is not HTTP/1.1: {cause}")
+        }
+        ExchangeError::RequestBody(_) => cause.to_string(),
+        ExchangeError::Incomplete | ExchangeError::Io(_) => {
+            format!("the server closed the connection before it answered: {cause}")
+        }
+    })
 }
 
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
@@ -204,22 +200,14 @@ pub fn receive(
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
-    mut response: Response<Incoming>,
+    mut response: Response<()>,
 ) -> Result<(response::Parts, Box<Streamed>), Failure> {
-    let headers = response.headers();
-    let coded = headers.contains_key(header::TRANSFER_ENCODING);
-    let sized = headers.contains_key(header::CONTENT_LENGTH);
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if upgraded || coded && (sized || headers::has_foreign_coding(headers)) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.close(Closed::Error);
-        return Err(Failure::lost(if upgraded {
-            "the server switched protocols without being asked to"
-        } else {
-            "the server's answer does not tell where it ends (Transfer-Encoding)"
-        }));
+        return Err(Failure::lost("the server switched protocols without being asked to"));
     }
     headers::to_client(&mut response);
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     let class = exchange.ticket.class();
     let events = is_media(&head.headers, b"text/event-stream");
     if events {
@@ -237,13 +225,15 @@ pub fn receive(
         let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
         exchange.ticket.reclassify(finite);
     }
-    let events = match (events, head.headers.contains_key(header::CONTENT_ENCODING)) {
-        (false, _) => Events::None,
+    let events = if !events {
+        Events::None
+    } else if head.headers.contains_key(header::CONTENT_ENCODING) {
         // Nobody can write an event into what is compressed.
-        (true, true) => Events::Sealed,
-        (true, false) => Events::Open { position: Position::default(), framed: coded || sized },
+        Events::Sealed
+    } else {
+        Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
-    Ok((head, Box::new(Streamed::new(slot, connection, body, events))))
+    Ok((head, Box::new(Streamed::new(slot, connection, events))))
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than

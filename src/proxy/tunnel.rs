@@ -63,7 +63,7 @@ pub async fn forward(
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();
     headers::to_client(&mut response);
-    let (mut head, _) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(header::UPGRADE, protocol);
