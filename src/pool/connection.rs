@@ -245,7 +245,9 @@ impl<B: Outgoing> Inner<B> {
             let mut bytes = BytesMut::with_capacity(READ_MUCH);
             ready!(pin!(self.io.read_buf(&mut bytes)).poll(context))?;
             self.much = bytes.len() >= READ;
-            if self.much { bytes.freeze() } else { Bytes::copy_from_slice(&bytes) }
+            // What nobody reads for a while may not hold far more room than it needs.
+            let full = bytes.len() > READ_MUCH / 2;
+            if full { bytes.freeze() } else { Bytes::copy_from_slice(&bytes) }
         } else {
             let mut room = [const { MaybeUninit::uninit() }; READ];
             let mut buffer = ReadBuf::uninit(&mut room);

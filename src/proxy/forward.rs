@@ -101,16 +101,16 @@ pub async fn forward(
             Err(ending) => return Err(Failure::ended(ending)),
         }
     };
-    let (mut head, mut streamed) = receive(exchange, slot, connection, response)?;
-    if !exchange.ticket.class().is_json_rpc() || !is_media(&head.headers, b"application/json") {
+    let Received { mut head, mut streamed, media } = receive(exchange, slot, connection, response)?;
+    if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
         return Ok(Answer::as_it_comes(head, streamed));
     }
+    // Where a length was given, the server is held to it; else it is known once it is whole.
+    let sized = streamed.size_hint().exact().is_some();
     let Some(whole) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };
-    // The length is known now, whatever the framing was; where it was given, the server
-    // was held to it.
-    if !head.headers.contains_key(header::CONTENT_LENGTH) {
+    if !sized {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     }
     Ok(Answer::Whole(head, whole))
@@ -195,13 +195,28 @@ pub fn lost(cause: &ExchangeError) -> Failure {
     })
 }
 
+/// The upstream's answer, before it is decided how it is passed on.
+pub struct Received {
+    pub head: response::Parts,
+    pub streamed: Box<Streamed>,
+    pub media: Media,
+}
+
+/// What of an answer's media type matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Events,
+    Other,
+}
+
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
 pub fn receive(
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
     mut response: Response<()>,
-) -> Result<(response::Parts, Box<Streamed>), Failure> {
+) -> Result<Received, Failure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.close(Closed::Error);
         return Err(Failure::lost("the server switched protocols without being asked to"));
@@ -209,7 +224,8 @@ pub fn receive(
     headers::to_client(&mut response);
     let (mut head, ()) = response.into_parts();
     let class = exchange.ticket.class();
-    let events = is_media(&head.headers, b"text/event-stream");
+    let media = media(&head.headers);
+    let events = media == Media::Events;
     if events {
         // Its last event may be ours.
         head.headers.remove(header::CONTENT_LENGTH);
@@ -233,7 +249,7 @@ pub fn receive(
     } else {
         Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
-    Ok((head, Box::new(Streamed::new(slot, connection, events))))
+    Ok(Received { head, streamed: Box::new(Streamed::new(slot, connection, events)), media })
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than
@@ -286,9 +302,20 @@ fn join(first: Bytes, more: &BytesMut) -> Bytes {
     whole.freeze()
 }
 
-fn is_media(headers: &HeaderMap, media: &[u8]) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.len() >= media.len() && value[..media.len()].eq_ignore_ascii_case(media)
-    })
+fn media(headers: &HeaderMap) -> Media {
+    let Some(value) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
+        return Media::Other;
+    };
+    let is = |media: &[u8]| {
+        value
+            .split_at_checked(media.len())
+            .is_some_and(|(start, _)| start.eq_ignore_ascii_case(media))
+    };
+    if is(b"application/json") {
+        Media::Json
+    } else if is(b"text/event-stream") {
+        Media::Events
+    } else {
+        Media::Other
+    }
 }

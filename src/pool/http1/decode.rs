@@ -96,7 +96,7 @@ impl Decoder {
                     return Ok(None);
                 }
                 Parsed::Interim(size) => {
-                    self.unread.advance(size);
+                    skip(&mut self.unread, size);
                     *interim += 1;
                     (*seen, *parse_at) = (0, 0);
                     if *interim > MAX_INTERIM {
@@ -104,7 +104,7 @@ impl Decoder {
                     }
                 }
                 Parsed::Final(head) => {
-                    self.unread.advance(head.size);
+                    skip(&mut self.unread, head.size);
                     self.state = State::Body { body: head.body, keep_alive: head.keep_alive };
                     return Ok(Some(head.response));
                 }
@@ -115,10 +115,10 @@ impl Decoder {
 
     /// The next part of the body.
     pub fn body(&mut self) -> Result<Part, Invalid> {
-        match &mut self.state {
-            State::Body { body, .. } => body.next(&mut self.unread),
-            State::Head { .. } => Ok(Part::More),
-        }
+        let State::Body { body, .. } = &mut self.state else { return Ok(Part::More) };
+        let part = body.next(&mut self.unread);
+        skip(&mut self.unread, 0);
+        part
     }
 
     /// Takes the upstream's close: whether that is the end of the answer.
@@ -160,6 +160,15 @@ impl Decoder {
     /// What came and is no part of the answer.
     pub fn into_unread(self) -> Bytes {
         self.unread
+    }
+}
+
+/// Also lets go of the memory, once nothing is left in it: an empty part would hold it.
+fn skip(unread: &mut Bytes, size: usize) {
+    if size == unread.len() {
+        *unread = Bytes::new();
+    } else {
+        unread.advance(size);
     }
 }
 
@@ -241,6 +250,26 @@ mod tests {
         assert!(read(stray.as_bytes(), true, &[999]).unwrap().ends_with("over false"));
         let close = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
         assert!(read(close.as_bytes(), true, &[999]).unwrap().ends_with("over false"));
+    }
+
+    /// A stream that is silent holds nothing of what it said before.
+    #[test]
+    fn what_was_taken_is_let_go() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut decoder = Decoder::default();
+        decoder.begin(false);
+        for (text, is_head) in [(head, true), ("5\r\nhello\r\n", false)] {
+            let bytes = Bytes::copy_from_slice(text.as_bytes());
+            decoder.feed(bytes.clone());
+            if is_head {
+                assert!(decoder.head().unwrap().is_some());
+            } else {
+                assert!(matches!(decoder.body(), Ok(Part::Data(_))));
+                assert!(!bytes.is_unique(), "the line end is still there");
+                assert!(matches!(decoder.body(), Ok(Part::More)));
+            }
+            assert!(bytes.is_unique(), "{text}");
+        }
     }
 
     /// The work of a head that drips in grows with its size and not with its square.

@@ -74,7 +74,8 @@ pub fn parse(bytes: &Bytes, to_head: bool) -> Result<Parsed, Invalid> {
     {
         response.extensions_mut().insert(reason);
     }
-    let keep_alive = !close && (keep_alive || !http10);
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    let keep_alive = !switched && !close && (keep_alive || !http10);
     Ok(Parsed::Final(Head { response, body, keep_alive, size }))
 }
 
@@ -208,6 +209,7 @@ mod tests {
             ("HTTP/1.1 200 OK", true),
             ("HTTP/1.1 200 OK\r\nConnection: Close", false),
             ("HTTP/1.1 200 OK\r\nConnection: x, close\r\nConnection: keep-alive", false),
+            ("HTTP/1.1 101 Switching Protocols", false),
             ("HTTP/1.0 200 OK", false),
             ("HTTP/1.0 200 OK\r\nConnection: keep-alive", true),
         ] {
