@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{Exchange, body::ProxyBody, request_body::RequestBody};
+use super::{Exchange, body::ProxyBody, last_words, request_body::RequestBody};
 use crate::{
     drain::Phase,
     inflight::{Ending, Ticket},
@@ -37,6 +37,8 @@ pub struct Failure {
     /// The status of the JSON-RPC error.
     rpc_status: StatusCode,
     retry: bool,
+    /// It answers the pending calls of its session, as events.
+    to_pending: bool,
     text: String,
     outcome: Outcome,
     /// The request's body, where it was not read yet: the id is in there.
@@ -50,6 +52,7 @@ impl Failure {
             code: Some(code),
             rpc_status: StatusCode::OK,
             retry: false,
+            to_pending: false,
             text,
             outcome,
             body: None,
@@ -65,6 +68,11 @@ impl Failure {
         // Management); a client that keeps to it initialises anew, elsewhere.
         let rpc_status = if over { StatusCode::NOT_FOUND } else { failure.rpc_status };
         Self { retry: true, rpc_status, ..failure }
+    }
+
+    /// A client is back for the answers of pending calls, which do not come any more.
+    pub fn pending(phase: Phase) -> Self {
+        Self { to_pending: true, ..Self::draining(phase, false) }
     }
 
     /// Whether it tells the client that its session is over.
@@ -137,6 +145,10 @@ impl Failure {
 
     /// The response; reads on for the id if that may still come.
     pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
+        exchange.ticket.settled();
+        if self.to_pending {
+            return self.events_to_pending(exchange.ticket);
+        }
         let mut class = exchange.ticket.class();
         let wants_id = self.code.is_some() && class.is_json_rpc();
         if let (true, Some(mut body)) = (wants_id, self.body.take()) {
@@ -155,7 +167,9 @@ impl Failure {
             self.text,
             "answered by ebbtide"
         );
-        let code = self.code.filter(|_| awaits_an_error(class, envelope.as_ref()));
+        // Whose answers come on another stream looks at the status alone.
+        let by_status = exchange.ticket.session().is_some_and(|session| session.is_endpoint());
+        let code = self.code.filter(|_| !by_status && awaits_an_error(class, envelope.as_ref()));
         let (status, media, text) = match code {
             Some(code) => {
                 let text = error::json(code, &format!("ebbtide: {}", self.text), envelope.as_ref());
@@ -179,6 +193,18 @@ impl Failure {
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
         }
+        response
+    }
+}
+
+impl Failure {
+    fn events_to_pending(self, mut ticket: Ticket) -> Response<ProxyBody> {
+        let text = format!("ebbtide: {}", self.text);
+        let events = last_words::answer_pending(Code::Draining, &text, &ticket);
+        ticket.will_be(self.outcome);
+        let mut response = Response::new(ProxyBody::own(Bytes::from(events), ticket));
+        let media = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
         response
     }
 }

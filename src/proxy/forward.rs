@@ -16,10 +16,11 @@ use super::{
     request_body::RequestBody,
     streamed::{Events, Streamed, next_frame},
     tunnel::Tunnel,
+    watch::Watch,
 };
 use crate::{
     mcp::{Class, sse::Position},
-    pool::{Budget, Closed, Connection, SendError, Slot},
+    pool::{AcquireError, Budget, Closed, Connection, SendError, Slot},
     serve::Context,
     telemetry::metrics::Outcome,
 };
@@ -52,6 +53,7 @@ impl Answer {
         ticket.answered();
         match self {
             Answer::Whole(head, bytes) => {
+                ticket.settled();
                 ticket.will_be(Outcome::Completed);
                 Response::from_parts(head, ProxyBody::own(bytes, ticket))
             }
@@ -75,7 +77,7 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
     // What is matched on is not bound to a name: it would hold its room to the end.
-    let mut slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
+    let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
         Some(slot) => slot,
         None => match Box::pin(line_up(proxy, exchange, request.body_mut())).await {
             Ok(slot) => slot,
@@ -85,10 +87,15 @@ pub async fn forward(
     let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
+            if matches!(error, AcquireError::Unreachable { .. }) {
+                // Whoever comes next is another process, which knows nothing of them.
+                proxy.sessions.forget();
+            }
             return Err(Failure::not_acquired(&error).with_body(request.into_body()));
         }
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
+    exchange.ticket.delivers();
     let again = repeatable(&request, &connection);
     let (connection, response) = {
         let sent = unless_ended(&exchange.ticket, pin!(connection.send(request))).await;
@@ -102,7 +109,7 @@ pub async fn forward(
             Err(ending) => return Err(Failure::ended(ending)),
         }
     };
-    let (mut head, mut streamed) = receive(exchange, slot, connection, response)?;
+    let (mut head, mut streamed) = receive(proxy, exchange, slot, connection, response)?;
     if !exchange.ticket.class().is_json_rpc() || !is_media(&head.headers, b"application/json") {
         return Ok(Answer::as_it_comes(head, streamed));
     }
@@ -117,7 +124,12 @@ pub async fn forward(
     Ok(Answer::Whole(head, whole))
 }
 
-/// Which bound an exchange counts against. What calls in flight may be waiting for never waits
+/// The bound that an exchange counts against where that has room.
+fn first_budget(class: Class) -> Budget {
+    if class.is_stream() { Budget::Streams } else { Budget::Calls }
+}
+
+/// The bound whose line an exchange waits in. What calls in flight may be waiting for never waits
 /// behind them.
 fn budget(class: Class) -> Budget {
     match class {
@@ -127,7 +139,7 @@ fn budget(class: Class) -> Budget {
     }
 }
 
-/// Waits for a slot. Only now it matters what a POST is.
+/// Waits for a slot. In which line, depends on what a POST is.
 async fn line_up(
     proxy: &Proxy,
     exchange: &mut Exchange,
@@ -201,6 +213,7 @@ pub fn lost(cause: &hyper::Error) -> Failure {
 
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
 pub fn receive(
+    proxy: &Proxy,
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
@@ -218,6 +231,14 @@ pub fn receive(
             "the server's answer does not tell where it ends (Transfer-Encoding)"
         }));
     }
+    let session = exchange.ticket.session().map(|session| &**session);
+    proxy.sessions.answered(session, response.status(), response.headers());
+    if let Some(session) = session
+        && exchange.ticket.class() == Class::SessionEnd
+        && response.status().is_success()
+    {
+        proxy.sessions.end(session);
+    }
     headers::to_client(&mut response);
     let (mut head, body) = response.into_parts();
     let class = exchange.ticket.class();
@@ -233,9 +254,15 @@ pub fn receive(
             connection.close(Closed::Abandoned);
             return Err(Failure::not_acquired(&error));
         }
-    } else if !events && matches!(class, Class::Stream | Class::Listen) {
-        let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
+    } else if !events && matches!(class, Class::Stream | Class::Resume | Class::Listen) {
+        let finite = if class == Class::Listen { Class::Call } else { Class::Plain };
         exchange.ticket.reclassify(finite);
+    }
+    if !head.status.is_success() {
+        exchange.ticket.refused();
+    } else if !events {
+        // Whatever it is, it is the answer; or the answer comes on another stream.
+        exchange.ticket.settled();
     }
     let events = match (events, head.headers.contains_key(header::CONTENT_ENCODING)) {
         (false, _) => Events::None,
@@ -243,7 +270,9 @@ pub fn receive(
         (true, true) => Events::Sealed,
         (true, false) => Events::Open { position: Position::default(), framed: coded || sized },
     };
-    Ok((head, Box::new(Streamed::new(slot, connection, body, events))))
+    let open = matches!(events, Events::Open { .. }) && head.status.is_success();
+    let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
+    Ok((head, Box::new(Streamed::new(slot, connection, body, events, watch))))
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than

@@ -58,7 +58,7 @@ pub async fn forward(
         .map_err(|error| forward::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
-        let (head, streamed) = forward::receive(exchange, slot, connection, response)?;
+        let (head, streamed) = forward::receive(proxy, exchange, slot, connection, response)?;
         return Ok(Answer::as_it_comes(head, streamed));
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();

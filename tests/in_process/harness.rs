@@ -25,6 +25,7 @@ use ebbtide::{
     pool::{self, Pool},
     proxy::{Proxy, RequestBody},
     serve::{self, Accept, BoxedIo, Port, Stage},
+    sessions::Sessions,
     tasks::Group,
     telemetry::Metrics,
 };
@@ -92,7 +93,8 @@ impl World {
     /// Starts it and waits until it serves.
     pub async fn start(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let inflight = Inflight::new(Arc::clone(&metrics));
+        let sessions = Sessions::default();
+        let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
         let connections = Arc::new(Connections::default());
         let (driver, drain, watch) = Driver::new(
             settings.rules,
@@ -118,7 +120,8 @@ impl World {
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics);
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
-        let proxy = Proxy { pool, inflight: inflight.clone(), drain: watch.clone() };
+        let drain_watch = watch.clone();
+        let proxy = Proxy { pool, inflight: inflight.clone(), drain: drain_watch, sessions };
         let admin = Admin {
             drain: drain.clone(),
             watch: watch.clone(),

@@ -12,6 +12,7 @@ mod connections;
 mod hooks;
 mod knowledge;
 mod messages;
+mod pending;
 mod pressure;
 mod streams;
 mod timeline;
