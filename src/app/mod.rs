@@ -130,6 +130,7 @@ pub async fn run(
         inflight: inflight.clone(),
         drain: watch.clone(),
         sessions,
+        refuse_with: settings.refuse_with,
     });
     let counts = pool.clone();
     let admin = Arc::new(Admin {

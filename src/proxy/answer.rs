@@ -75,6 +75,13 @@ impl Failure {
         Self { to_pending: true, ..Self::draining(phase, false) }
     }
 
+    /// With a status that gateways take for a reason to try elsewhere: nothing was begun.
+    #[must_use]
+    pub fn by_status(self) -> Self {
+        let rpc_status = if self.ends_session() { self.rpc_status } else { self.status };
+        Self { rpc_status, ..self }
+    }
+
     /// Whether it tells the client that its session is over.
     pub fn ends_session(&self) -> bool {
         self.rpc_status == StatusCode::NOT_FOUND

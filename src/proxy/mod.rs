@@ -27,6 +27,7 @@ use hyper::body::Incoming;
 use self::answer::Failure;
 pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
+    config::value::Refusal,
     drain::{
         DrainWatch, Phase,
         policy::{self, Decision},
@@ -44,6 +45,7 @@ pub struct Proxy {
     pub inflight: Inflight,
     pub drain: DrainWatch,
     pub sessions: Sessions,
+    pub refuse_with: Refusal,
 }
 
 /// Most bytes of a body that are read before it is forwarded, where what it is decides something.
@@ -173,7 +175,13 @@ async fn decide(
         Decision::Refuse if class == Class::Resume && !idle && exchange.session => {
             Err(Failure::pending(phase))
         }
-        Decision::Refuse => Err(Failure::draining(phase, idle && phase == Phase::Drained)),
+        Decision::Refuse => {
+            let failure = Failure::draining(phase, idle && phase == Phase::Drained);
+            Err(match proxy.refuse_with {
+                Refusal::JsonRpc => failure,
+                Refusal::Status => failure.by_status(),
+            })
+        }
     }
 }
 

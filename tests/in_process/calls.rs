@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ebbtide::drain::{Phase, handle::Event};
+use ebbtide::{
+    config::value::Refusal,
+    drain::{Phase, handle::Event},
+};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -189,6 +192,24 @@ async fn draining_refuses_what_would_not_end() {
             .send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             .await;
         assert!(client.message().await.starts_with("HTTP/1.1 202"));
+    }
+}
+
+/// What comes too late: a JSON-RPC error in HTTP 200, or, for gateways, in 503.
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_is_refused_in_the_way_that_was_set() {
+    for (refuse_with, status) in [(Refusal::JsonRpc, "200"), (Refusal::Status, "503")] {
+        let world = World::start(Settings { refuse_with, ..Settings::default() }).await;
+        world.drain.tell(Event::Requested).await;
+        world.reached(Phase::Drained).await;
+        for session in ["", "Mcp-Method: tools/call\r\n"] {
+            let mut client = world.asked(&call("7", session)).await;
+            let answer = client.message().await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert_eq!(answer.contains("retry-after: 1\r\n"), status == "503", "{answer}");
+            assert!(answer.contains(r#""id":7,"error":{"code":-32010"#), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+        }
     }
 }
 

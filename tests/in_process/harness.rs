@@ -13,6 +13,7 @@ use std::{
 use ebbtide::{
     admin::{Admin, Kubelet},
     app::restart,
+    config::value::Refusal,
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
@@ -50,6 +51,7 @@ pub struct Settings {
     pub rules: Rules,
     pub pool: pool::Limits,
     pub header_timeout: Duration,
+    pub refuse_with: Refusal,
     /// Longest that a lone hook waits.
     pub restart_wait: Duration,
 }
@@ -71,7 +73,13 @@ impl Default for Settings {
             acquire_timeout: seconds(5.0),
             idle_timeout: seconds(4.0),
         };
-        Self { rules, pool, header_timeout: seconds(10.0), restart_wait: seconds(30.0) }
+        Self {
+            rules,
+            pool,
+            header_timeout: seconds(10.0),
+            refuse_with: Refusal::JsonRpc,
+            restart_wait: seconds(30.0),
+        }
     }
 }
 
@@ -121,7 +129,13 @@ impl World {
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let drain_watch = watch.clone();
-        let proxy = Proxy { pool, inflight: inflight.clone(), drain: drain_watch, sessions };
+        let proxy = Proxy {
+            pool,
+            inflight: inflight.clone(),
+            drain: drain_watch,
+            sessions,
+            refuse_with: settings.refuse_with,
+        };
         let admin = Admin {
             drain: drain.clone(),
             watch: watch.clone(),
