@@ -61,7 +61,11 @@ impl Failure {
 
     /// Refused by the phase. `over`: it belongs to a legacy session that ends now.
     pub fn draining(phase: Phase, over: bool) -> Self {
-        let text = format!("this pod is going away ({}); try again", phase.name());
+        let text = if over {
+            format!("this session is over: its pod goes away ({}); initialize anew", phase.name())
+        } else {
+            format!("this pod is going away ({}); try again", phase.name())
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let failure = Self::new(status, Code::Draining, Outcome::Refused, text);
         // 404 is how the specification says that a session is over (2025-11-25, Session
@@ -83,7 +87,7 @@ impl Failure {
     }
 
     /// Whether it tells the client that its session is over.
-    pub fn ends_session(&self) -> bool {
+    fn ends_session(&self) -> bool {
         self.rpc_status == StatusCode::NOT_FOUND
     }
 

@@ -118,12 +118,13 @@ async fn handle(
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
-    // A session that is over is no reason to keep the connection: what comes next goes elsewhere.
-    let keeps_session = has_session && !result.as_ref().is_err_and(Failure::ends_session);
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
         Err(failure) => Box::pin(failure.into_response(exchange)).await,
     };
+    // A session that is over, or was never here, is no reason to keep the connection: what comes
+    // next goes elsewhere.
+    let keeps_session = has_session && response.status() != StatusCode::NOT_FOUND;
     if policy::announces_close(phase, keeps_session) && response.status().as_u16() != 101 {
         headers::announce_close(response.headers_mut());
     }
