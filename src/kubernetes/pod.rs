@@ -190,9 +190,14 @@ impl Reader {
         let asked = Instant::now();
         let patience = if *urgent.borrow() { HASTE } else { PATIENCE };
         match timeout(patience, api.get(&self.identity.name)).await {
-            Ok(Ok(pod)) => {
+            Ok(Ok(pod)) if self.is_ours(&pod) => {
                 self.note(&pod, asked);
                 Some(self.fact(asked))
+            }
+            Ok(Ok(_)) => {
+                trouble.stranger();
+                self.known = false;
+                None
             }
             Ok(Err(error)) => {
                 trouble.reading(&error);
@@ -209,6 +214,9 @@ impl Reader {
 
     /// The fact that the watch's news are, unless they are none.
     fn take(&mut self, pod: &Metadata, live: bool) -> Option<Fact> {
+        if !self.is_ours(pod) {
+            return None;
+        }
         let now = Instant::now();
         if live && self.not_deleted.is_some() {
             self.not_deleted = now.checked_sub(WATCH_LAG).or(self.not_deleted);
@@ -219,12 +227,13 @@ impl Reader {
         news.then(|| self.fact(now))
     }
 
+    /// Another pod of our name, a later one of a `StatefulSet`, tells nothing of us.
+    fn is_ours(&self, pod: &Metadata) -> bool {
+        self.identity.uid.is_empty() || pod.metadata.uid.as_ref() == Some(&self.identity.uid)
+    }
+
     fn note(&mut self, pod: &Metadata, as_of: Instant) {
         let metadata = &pod.metadata;
-        // Another pod of our name is none of our business.
-        if !self.identity.uid.is_empty() && metadata.uid.as_ref() != Some(&self.identity.uid) {
-            return;
-        }
         let Some(timestamp) = metadata.deletion_timestamp.as_ref() else {
             self.not_deleted = Some(as_of);
             return;

@@ -11,6 +11,7 @@ enum Kind {
     Forbidden,
     Unauthorized,
     Silent,
+    Stranger,
     Other,
 }
 
@@ -38,6 +39,7 @@ impl Kind {
                  of a pod's life"
             }
             Kind::Silent => "does a NetworkPolicy keep this pod from the API server?",
+            Kind::Stranger => "was this pod deleted by force, or is POD_UID not its UID?",
             Kind::Other => "is the API server up, and can this pod reach it?",
         }
     }
@@ -71,6 +73,11 @@ impl Trouble {
 
     pub fn silent(&mut self) {
         self.tell(Kind::Silent, &"the API server does not answer");
+    }
+
+    /// What was read is not about us.
+    pub fn stranger(&mut self) {
+        self.tell(Kind::Stranger, &"what was read has another UID than this pod");
     }
 
     /// It works (again).
