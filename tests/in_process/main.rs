@@ -14,5 +14,6 @@ mod knowledge;
 mod messages;
 mod pending;
 mod pressure;
+mod seeds;
 mod streams;
 mod timeline;
