@@ -99,7 +99,9 @@ impl Admin {
             .timeline
             .map_or(-1.0, |timeline| timeline.cut_at.saturating_duration_since(now).as_secs_f64());
         self.metrics.seconds_to_deadline.set(left);
-        self.metrics.sessions.set(i64::try_from(self.inflight.sessions()).unwrap_or(i64::MAX));
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.sessions.set(number(self.inflight.sessions()));
+        self.metrics.calls_pending.set(number(self.inflight.pending()));
         let mut response = Response::new(Full::from(self.metrics.text()));
         let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, media);

@@ -33,6 +33,7 @@ impl Admin {
             "in_flight": {
                 "finite": self.inflight.finite(),
                 "streams": self.inflight.streams(),
+                "pending": self.inflight.pending(),
                 "sessions": self.inflight.sessions(),
                 "listed": listed.min(LISTED),
                 "exchanges": exchanges,

@@ -29,6 +29,7 @@ use crate::{
     pool::{self, BoxedIo, Connector, Pool},
     proxy::{Proxy, RequestBody},
     serve::{self, Port, Stage, Tcp},
+    sessions::Sessions,
     signals::Signals,
     tasks::{self, Group},
     telemetry::Metrics,
@@ -114,7 +115,8 @@ pub async fn run(
         command => Some(Child::start(command).map_err(|error| Failed(error.to_string()))?),
     };
     let metrics = Arc::new(Metrics::new());
-    let inflight = Inflight::new(Arc::clone(&metrics));
+    let sessions = Sessions::default();
+    let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
     let connections = Arc::new(Connections::default());
     let (driver, drain, watch) = Driver::new(
         rules(&settings, in_kubernetes),
@@ -123,8 +125,13 @@ pub async fn run(
         Arc::clone(&metrics),
     );
     let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics);
-    let proxy =
-        Arc::new(Proxy { pool: pool.clone(), inflight: inflight.clone(), drain: watch.clone() });
+    let proxy = Arc::new(Proxy {
+        pool: pool.clone(),
+        inflight: inflight.clone(),
+        drain: watch.clone(),
+        sessions,
+        refuse_with: settings.refuse_with,
+    });
     let counts = pool.clone();
     let admin = Arc::new(Admin {
         drain: drain.clone(),

@@ -71,9 +71,10 @@ fn page(status: &Value) -> String {
     ));
     let flight = &status["in_flight"];
     line(format!(
-        "in flight  {} calls, {} streams, {} sessions",
+        "in flight  {} calls, {} streams, {} pending calls; {} sessions",
         number(&flight["finite"]),
         number(&flight["streams"]),
+        number(&flight["pending"]),
         number(&flight["sessions"]),
     ));
     let exchanges = flight["exchanges"].as_array().map_or(&[][..], Vec::as_slice);

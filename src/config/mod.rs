@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 
 use self::{
     table::TABLE,
-    value::{Format, Level, Upstream},
+    value::{Format, Level, Refusal, Upstream},
 };
 
 /// Where a raw value came from, for the error that names it.
@@ -106,6 +106,7 @@ pub struct Settings {
     pub quiet: Duration,
     pub stop_reserve: Duration,
     pub grace: Option<Duration>,
+    pub refuse_with: Refusal,
     pub max_connections: usize,
     pub max_streams: usize,
     pub acquire_timeout: Duration,
@@ -170,6 +171,7 @@ impl Settings {
             quiet: read.get("quiet", value::duration)?,
             stop_reserve: read.get("stop_reserve", value::duration)?,
             grace: read.optional("grace", value::duration)?,
+            refuse_with: read.get("refuse_with", value::refusal)?,
             max_connections: read.get("max_connections", value::count)?,
             max_streams: read.get("max_streams", value::count)?,
             acquire_timeout: read.get("acquire_timeout", value::duration)?,

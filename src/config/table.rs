@@ -83,6 +83,13 @@ pub const TABLE: &[Setting] = &[
         "The pod's grace period, for when the API does not tell the kill time.",
     ),
     setting(
+        "refuse_with",
+        "ANSWER",
+        Some("jsonrpc"),
+        "What a call gets that comes too late: `jsonrpc`, HTTP 200 with a JSON-RPC error, which \
+         every client survives; or `503` with Retry-After, for gateways that try elsewhere.",
+    ),
+    setting(
         "max_connections",
         "NUMBER",
         Some("100"),

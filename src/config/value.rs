@@ -67,6 +67,15 @@ pub enum Format {
     Text,
 }
 
+/// How a call is refused that comes too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// HTTP 200 with a JSON-RPC error.
+    JsonRpc,
+    /// 503 with `Retry-After`.
+    Status,
+}
+
 type Parsed<T> = Result<T, String>;
 
 pub fn upstream(text: &str) -> Parsed<Upstream> {
@@ -147,6 +156,14 @@ pub fn path(text: &str) -> Parsed<PathBuf> {
         return Err("the path of a file".into());
     }
     Ok(text.into())
+}
+
+pub fn refusal(text: &str) -> Parsed<Refusal> {
+    match text {
+        "jsonrpc" => Ok(Refusal::JsonRpc),
+        "503" => Ok(Refusal::Status),
+        _ => Err("jsonrpc or 503".into()),
+    }
 }
 
 pub fn level(text: &str) -> Parsed<Level> {

@@ -26,6 +26,9 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// How often it is looked whether a pending call was awaited for too long.
+const PENDING_LOOK: Duration = Duration::from_secs(1);
+
 /// What the driver works by.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -127,8 +130,11 @@ impl Driver {
                 () = self.inflight.changed(), if self.facts.phase >= Phase::Draining => {}
                 () = self.connections.none_left(), if self.facts.phase == Phase::Draining => {}
                 () = until(wake_at) => {}
-                () = until(expire_at) => {
-                    self.inflight.expire(self.rules.response_timeout);
+                () = until(Some(expire_at)) => {
+                    if !self.rules.response_timeout.is_zero() {
+                        self.inflight.expire(self.rules.response_timeout);
+                    }
+                    self.inflight.expire_pending();
                     expire_at = self.next_expiry();
                 }
             }
@@ -138,7 +144,12 @@ impl Driver {
     /// Reads what others keep, and what time alone changes.
     fn look(&mut self) {
         let now = now();
-        self.facts.in_flight = self.inflight.finite() + self.inflight.streams();
+        if self.drain.is_some() && self.inflight.pending() > 0 {
+            self.inflight.expire_pending();
+        }
+        // Who comes back for a pending call later than now finds nobody who can finish it.
+        let pending = if self.facts.phase < Phase::Cutting { self.inflight.pending() } else { 0 };
+        self.facts.in_flight = self.inflight.finite() + self.inflight.streams() + pending;
         let begun = self.inflight.begun();
         let busy = self.facts.in_flight > 0 || begun != self.begun;
         self.begun = begun;
@@ -318,14 +329,17 @@ impl Driver {
         let batch = drain.and_then(|drain| drain.next_batch(phase, streams));
         let doubt = drain.map(|drain| self.knowledge.doubt_ends(drain.at));
         let ahead = |at: &std::time::Instant| *at > now();
-        let others = [alone.filter(ahead), doubt.filter(ahead)].into_iter().flatten();
+        let pending = self.drain.is_some() && phase < Phase::Cutting && self.inflight.pending() > 0;
+        let too_old = pending.then(|| now() + PENDING_LOOK);
+        let others = [alone.filter(ahead), doubt.filter(ahead), too_old].into_iter().flatten();
         machine.into_iter().chain(batch).chain(others).min().map(Instant::from_std)
     }
 
-    fn next_expiry(&self) -> Option<Instant> {
+    fn next_expiry(&self) -> Instant {
+        let longest = Duration::from_secs(10);
         let timeout = self.rules.response_timeout;
-        let pause = (timeout / 10).clamp(Duration::from_millis(50), Duration::from_secs(10));
-        (!timeout.is_zero()).then(|| Instant::now() + pause)
+        let pause = if timeout.is_zero() { longest } else { timeout / 10 };
+        Instant::now() + pause.clamp(Duration::from_millis(50), longest)
     }
 }
 

@@ -151,14 +151,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::mcp::Class;
+    use crate::{mcp::Class, sessions::Sessions};
 
     #[test]
     fn every_exchange_is_accounted_for_and_the_sentence_fits() {
-        let inflight = Inflight::new(Arc::new(Metrics::new()));
-        inflight.begin(Class::Call, None, None).will_be(Outcome::Completed);
+        let sessions = Sessions::default();
+        let session = sessions.open_endpoint("/", "/s");
+        let inflight = Inflight::new(Arc::new(Metrics::new()), sessions);
+        inflight.begin((Class::Call, false), None, None).will_be(Outcome::Completed);
         let mut running: Vec<_> =
-            (0..60).map(|_| inflight.begin(Class::Call, Some("s".into()), None)).collect();
+            (0..60).map(|_| inflight.begin((Class::Call, false), session.clone(), None)).collect();
         let mut account = Account::new(Trigger::Deleted, &inflight);
         running[0].will_be(Outcome::Completed);
         running.iter_mut().skip(1).for_each(|ticket| ticket.will_be(Outcome::Cut));

@@ -4,20 +4,22 @@
 
 use std::{
     sync::{
-        Mutex,
-        atomic::{AtomicU8, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Waker,
 };
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{lock, peek::Peek};
-use crate::mcp::{
-    Class,
-    message::{Envelope, Message},
+use crate::{
+    mcp::{
+        Class,
+        message::{Envelope, Message, is_same_id},
+    },
+    sessions::{Call, Session},
 };
 
 /// Why an exchange is to end before its natural end.
@@ -47,10 +49,15 @@ pub struct Entry {
     /// Grows with every exchange, so that "all that began before" can be told.
     pub(super) sequence: u64,
     pub(super) class: AtomicU8,
+    /// Only the body can tell what it is, and has not yet.
+    pub(super) untold: AtomicBool,
     pub(super) began: Instant,
     /// Whether the head of the answer was passed on; the time-out for answers looks at it.
     pub(super) answered: AtomicU8,
-    pub(super) session: Option<Box<str>>,
+    /// Set later where only the answer tells (HTTP+SSE).
+    pub(super) session: OnceLock<Arc<Session>>,
+    /// The client has told the server to stop: no answer may ever come.
+    pub(super) cancelled: AtomicBool,
     pub(super) target: Option<Box<str>>,
     pub(super) peek: Mutex<Peek>,
     pub(super) ending: AtomicU8,
@@ -109,7 +116,7 @@ impl Entry {
             Some(Message::Request { id, method, name }) => {
                 (Some(method.clone()), name.clone(), id.clone())
             }
-            Some(Message::Notification { method }) => (Some(method.clone()), None, None),
+            Some(Message::Notification { method, .. }) => (Some(method.clone()), None, None),
             Some(Message::Response { id }) => (Some("response".into()), None, id.clone()),
             None => (self.target.as_deref().map(str::to_owned), None, None),
         };
@@ -118,30 +125,39 @@ impl Entry {
             method: method.unwrap_or_else(|| "unknown".into()),
             tool,
             id,
-            session: self.session.as_deref().map(session_hash),
-            age_seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            session: self.session.get().map(|session| session.hash()),
+            age_seconds: seconds_since(self.began),
         }
     }
 
-    /// Notes a part of the request's body.
-    pub fn note(&self, part: &[u8]) {
-        lock(&self.peek).note(part);
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.session.get()
     }
 
-    /// Whether the body has told what kind of message it is.
-    pub fn is_told(&self) -> bool {
-        lock(&self.peek).scanner().is_told()
-    }
-
-    /// Whether the message was seen to its end.
-    pub fn is_whole(&self) -> bool {
-        lock(&self.peek).scanner().is_complete()
+    /// Whether it carries a request with this id.
+    pub(super) fn has_request(&self, id: &str) -> bool {
+        let envelope = lock(&self.peek).envelope();
+        let messages = envelope.as_ref().map_or(&[][..], Envelope::messages);
+        messages.iter().any(|message| {
+            matches!(message, Message::Request { id: Some(own), .. } if is_same_id(own, id))
+        })
     }
 }
 
-/// The first 12 hexadecimal digits of the SHA-256.
-fn session_hash(id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("{start:012x}")
+impl Exchange {
+    /// A call that has no exchange any more, and awaits its answer.
+    pub(super) fn pending(call: Call, session: String) -> Self {
+        Self {
+            class: "pending",
+            method: call.method,
+            tool: call.name,
+            id: Some(call.id),
+            session: Some(session),
+            age_seconds: seconds_since(call.since),
+        }
+    }
+}
+
+fn seconds_since(at: Instant) -> f64 {
+    (at.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }

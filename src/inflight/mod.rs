@@ -4,14 +4,14 @@
 //! Never decides who is refused or ended; it carries the driver's word to whom it concerns.
 
 mod entry;
+mod note;
 mod peek;
 mod ticket;
 
 use std::{
-    collections::HashSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,10 +21,12 @@ use tokio::{sync::Notify, time::Instant};
 
 pub use self::{
     entry::{Ending, Entry, Exchange},
+    note::Note,
     ticket::Ticket,
 };
 use crate::{
     mcp::Class,
+    sessions::{Session, Sessions},
     telemetry::{Metrics, metrics::Outcome},
 };
 
@@ -51,6 +53,7 @@ impl Totals {
 
 struct Shared {
     metrics: Arc<Metrics>,
+    sessions: Sessions,
     entries: Mutex<Slab<Arc<Entry>>>,
     sequence: AtomicU64,
     finite: AtomicUsize,
@@ -70,9 +73,10 @@ pub struct Inflight(Arc<Shared>);
 
 impl Inflight {
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, sessions: Sessions) -> Self {
         Self(Arc::new(Shared {
             metrics,
+            sessions,
             entries: Mutex::default(),
             sequence: AtomicU64::new(1),
             finite: AtomicUsize::new(0),
@@ -84,19 +88,25 @@ impl Inflight {
         }))
     }
 
-    /// Registers an exchange. `target` names one that is no JSON-RPC message ("GET /health").
+    /// Registers an exchange. `untold`: only its body can tell what it is. `target` names one that
+    /// is no JSON-RPC message ("GET /health").
     pub fn begin(
         &self,
-        class: Class,
-        session: Option<Box<str>>,
+        (class, untold): (Class, bool),
+        session: Option<Arc<Session>>,
         target: Option<Box<str>>,
     ) -> Ticket {
+        if let (Some(session), false) = (&session, class.is_stream()) {
+            session.begin();
+        }
         let entry = Arc::new(Entry {
             sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
             class: AtomicU8::new(class as u8),
+            untold: AtomicBool::new(untold),
             began: Instant::now(),
             answered: AtomicU8::new(0),
-            session,
+            session: session.map_or_else(OnceLock::new, OnceLock::from),
+            cancelled: AtomicBool::new(false),
             target,
             peek: Mutex::default(),
             ending: AtomicU8::new(0),
@@ -106,7 +116,7 @@ impl Inflight {
         self.0.gauge(class).fetch_add(1, Ordering::Relaxed);
         self.0.metrics.begun(class);
         let shared = Arc::clone(&self.0);
-        Ticket { shared, entry, key, outcome: Outcome::Abandoned }
+        Ticket { shared, entry, key, outcome: Outcome::Abandoned, owes: false }
     }
 
     /// Exchanges that have a natural end.
@@ -148,61 +158,58 @@ impl Inflight {
         self.0.changed.notified().await;
     }
 
-    /// Whether the ticket's session has something else in flight that has an end.
+    /// Calls that await an answer, though their exchange is over.
     #[must_use]
-    pub fn is_pending_beside(&self, ticket: &Ticket) -> bool {
-        let entries = lock(&self.0.entries);
-        entries.iter().any(|(key, entry)| {
-            key != ticket.key
-                && entry.session.is_some()
-                && entry.session == ticket.entry.session
-                && !entry.class().is_stream()
-        })
+    pub fn pending(&self) -> usize {
+        self.0.sessions.pending()
     }
 
-    /// Everything in flight, the oldest first.
+    /// Gives up what was awaited for too long.
+    pub fn expire_pending(&self) {
+        self.0.sessions.expire();
+    }
+
+    /// Everything in flight, the oldest first, and after that what is pending.
     #[must_use]
     pub fn exchanges(&self) -> Vec<Exchange> {
         let mut entries = self.entries(|_| true);
         entries.sort_by_key(|entry| entry.sequence);
-        entries.iter().map(|entry| entry.describe()).collect()
+        entries.iter().map(|entry| entry.describe()).chain(self.pending_calls()).collect()
     }
 
-    /// Distinct sessions with something in flight.
+    fn pending_calls(&self) -> impl Iterator<Item = Exchange> + use<> {
+        let calls = self.0.sessions.pending_calls();
+        calls.into_iter().map(|(call, session)| Exchange::pending(call, session))
+    }
+
+    /// Legacy sessions that are known.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        let entries = lock(&self.0.entries);
-        let ids = entries.iter().filter_map(|(_, entry)| entry.session.as_deref());
-        ids.collect::<HashSet<_>>().len()
+        self.0.sessions.len()
     }
 
-    /// Tells up to `most` streams to end that were not told yet, and whose session has nothing
-    /// pending: the server may still have to say something on them.
+    /// Tells up to `most` streams to end that were not told yet, and whose session awaits nothing:
+    /// the server may still have to say something on them.
     pub fn end_streams(&self, most: usize) {
-        let pending: HashSet<Box<str>> = self
-            .entries(|entry| entry.session.is_some() && !entry.class().is_stream())
-            .iter()
-            .filter_map(|entry| entry.session.clone())
-            .collect();
         let over = |entry: &Entry| {
-            let session = entry.session.as_ref();
             entry.class().is_stream()
                 && entry.ending().is_none()
-                && !session.is_some_and(|session| pending.contains(session))
+                && !entry.session().is_some_and(|session| session.is_busy(0))
         };
         for entry in self.entries(over).iter().take(most) {
             entry.end(Ending::Stream);
         }
     }
 
-    /// Tells everything in flight to end; the finite exchanges among them, described.
+    /// Tells everything in flight to end; the finite exchanges among them, described, and the calls
+    /// that are pending.
     pub fn end_all(&self, ending: Ending) -> Vec<Exchange> {
         let entries = self.entries(|_| true);
         for entry in &entries {
             entry.end(ending);
         }
         let finite = entries.iter().filter(|entry| !entry.class().is_stream());
-        finite.map(|entry| entry.describe()).collect()
+        finite.map(|entry| entry.describe()).chain(self.pending_calls()).collect()
     }
 
     /// Tells those to end that have waited for the head of their answer for longer than `limit`.
@@ -252,6 +259,45 @@ impl Shared {
         );
     }
 
+    /// The exchange turned out to be of another class.
+    fn reclassify(&self, entry: &Entry, class: Class) {
+        let before = entry.class();
+        if before == class {
+            return;
+        }
+        entry.class.store(class as u8, Ordering::Relaxed);
+        if !class.is_stream() {
+            entry.is_no_stream();
+        }
+        if let Some(session) = entry.session() {
+            match (before.is_stream(), class.is_stream()) {
+                (true, false) => session.begin(),
+                (false, true) => session.finish(),
+                _ => {}
+            }
+        }
+        self.gauge(before).fetch_sub(1, Ordering::Relaxed);
+        self.gauge(class).fetch_add(1, Ordering::Relaxed);
+        self.metrics.reclassified(before, class);
+        self.changed.notify_one();
+    }
+
+    /// The client told the server to stop working on the call with this id: nobody awaits its
+    /// answer, and the server need not give one.
+    fn cancels(&self, entry: &Entry, id: &str) {
+        let Some(session) = entry.session() else {
+            return;
+        };
+        session.settle(id);
+        for (_, other) in &*lock(&self.entries) {
+            let is_its = other.session().is_some_and(|other| Arc::ptr_eq(other, session));
+            if is_its && other.has_request(id) {
+                other.cancelled.store(true, Ordering::Relaxed);
+            }
+        }
+        self.changed.notify_one();
+    }
+
     fn gauge(&self, class: Class) -> &AtomicUsize {
         if class.is_stream() { &self.streams } else { &self.finite }
     }
@@ -264,18 +310,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
     use super::*;
 
     fn registry() -> Inflight {
-        Inflight::new(Arc::new(Metrics::new()))
+        Inflight::new(Arc::new(Metrics::new()), Sessions::default())
+    }
+
+    fn session(inflight: &Inflight, id: &str) -> Option<Arc<Session>> {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("mcp-session-id"),
+            HeaderValue::from_str(id).unwrap(),
+        )]);
+        inflight.0.sessions.of(&headers, &Uri::from_static("/mcp"))
     }
 
     #[test]
     fn dropping_the_ticket_ends_the_exchange() {
         let inflight = registry();
-        let call = inflight.begin(Class::Call, Some("secret".into()), None);
-        let stream = inflight.begin(Class::Stream, None, Some("GET /mcp".into()));
-        call.entry().note(br#"{"id":"a","method":"tools/call","params":{"name":"slow"}}"#);
+        let call = inflight.begin((Class::Call, false), session(&inflight, "secret"), None);
+        let stream = inflight.begin((Class::Stream, false), None, Some("GET /mcp".into()));
+        call.note().pass(br#"{"id":"a","method":"tools/call","params":{"name":"slow"}}"#);
         assert_eq!((inflight.finite(), inflight.streams()), (1, 1));
         let seen = inflight.exchanges();
         assert_eq!(seen[0].method, "tools/call");
@@ -294,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn the_word_to_end_reaches_whoever_waits() {
         let inflight = registry();
-        let ticket = inflight.begin(Class::Stream, None, None);
+        let ticket = inflight.begin((Class::Stream, false), None, None);
         let waiting = std::future::poll_fn(|context| ticket.poll_ending(context));
         let telling = async { inflight.end_streams(9) };
         let (ending, ()) = tokio::join!(waiting, telling);
@@ -308,8 +364,8 @@ mod tests {
     #[test]
     fn a_stream_stays_while_its_session_has_a_call() {
         let inflight = registry();
-        let stream = inflight.begin(Class::Stream, Some("s".into()), None);
-        let call = inflight.begin(Class::Call, Some("s".into()), None);
+        let stream = inflight.begin((Class::Stream, false), session(&inflight, "s"), None);
+        let call = inflight.begin((Class::Call, false), session(&inflight, "s"), None);
         inflight.end_streams(9);
         assert_eq!(stream.entry.ending(), None);
         drop(call);
@@ -320,13 +376,14 @@ mod tests {
     #[test]
     fn the_audit_counts_what_was_in_flight_when_it_began() {
         let inflight = registry();
-        let mut calls: Vec<_> = (0..3).map(|_| inflight.begin(Class::Call, None, None)).collect();
+        let mut calls: Vec<_> =
+            (0..3).map(|_| inflight.begin((Class::Call, false), None, None)).collect();
         calls[0].will_be(Outcome::Completed);
         drop(calls.remove(0));
         inflight.begin_audit();
         calls[0].will_be(Outcome::Cut);
         calls[1].will_be(Outcome::Completed);
-        inflight.begin(Class::Call, None, None).will_be(Outcome::Refused);
+        inflight.begin((Class::Call, false), None, None).will_be(Outcome::Refused);
         drop(calls);
         let audit = inflight.audit();
         assert_eq!((audit.of(Outcome::Cut), audit.of(Outcome::Completed)), (1, 1));
@@ -337,7 +394,7 @@ mod tests {
     #[test]
     fn a_reclassified_exchange_counts_as_what_it_is() {
         let inflight = registry();
-        let mut ticket = inflight.begin(Class::Plain, None, None);
+        let mut ticket = inflight.begin((Class::Plain, false), None, None);
         ticket.reclassify(Class::Stream);
         assert_eq!((inflight.finite(), inflight.streams()), (0, 1));
         drop(ticket);

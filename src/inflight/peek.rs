@@ -3,7 +3,10 @@
 //!
 //! Never keeps the server's read buffer alive, and never more than [`KEPT`] bytes.
 
-use crate::mcp::{message::Envelope, scanner::Scanner};
+use crate::mcp::{
+    message::{Envelope, Message},
+    scanner::Scanner,
+};
 
 /// Bytes that are kept before the scanner takes over. Most calls are smaller, and most of them
 /// are never asked for.
@@ -16,6 +19,7 @@ const SMALL: usize = 512;
 pub struct Peek {
     kept: Vec<u8>,
     scanner: Option<Box<Scanner>>,
+    looked: bool,
 }
 
 impl Peek {
@@ -34,6 +38,16 @@ impl Peek {
             Some(scanner) => scanner.envelope(),
             None => Scanner::scan(&self.kept),
         }
+    }
+
+    /// The message, as soon as the body has told what kind it is. Its other fields may still come.
+    pub fn first_look(&mut self) -> Option<Message> {
+        // Almost always the first part tells, and nothing has to be kept of looking at it.
+        if self.scanner.is_none() && !std::mem::replace(&mut self.looked, true) {
+            return Scanner::first_look(&self.kept);
+        }
+        let scanner = self.scanner();
+        scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten()
     }
 
     /// Lets go of the copy, where that spares memory: for an exchange that may last.

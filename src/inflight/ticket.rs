@@ -7,9 +7,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Ending, Entry, Shared, lock};
+use super::{Ending, Entry, Note, Shared, lock};
 use crate::{
-    mcp::{Class, message::Envelope},
+    mcp::{
+        Class,
+        message::{Envelope, Message},
+    },
+    sessions::{Call, Session},
     telemetry::metrics::Outcome,
 };
 
@@ -20,6 +24,8 @@ pub struct Ticket {
     pub(super) entry: Arc<Entry>,
     pub(super) key: usize,
     pub(super) outcome: Outcome,
+    /// The request is on its way to the server, and its answer has not passed.
+    pub(super) owes: bool,
 }
 
 impl Ticket {
@@ -28,20 +34,10 @@ impl Ticket {
         self.entry.class()
     }
 
-    /// The body has told, or the answer has, what the head could not.
+    /// The answer has told what the head could not.
     pub fn reclassify(&mut self, class: Class) {
-        let before = self.class();
-        if before == class {
-            return;
-        }
-        self.entry.class.store(class as u8, Ordering::Relaxed);
-        if !class.is_stream() {
-            self.entry.is_no_stream();
-        }
-        self.shared.gauge(before).fetch_sub(1, Ordering::Relaxed);
-        self.shared.gauge(class).fetch_add(1, Ordering::Relaxed);
-        self.shared.metrics.reclassified(before, class);
-        self.shared.changed.notify_one();
+        self.entry.untold.store(false, Ordering::Relaxed);
+        self.shared.reclassify(&self.entry, class);
     }
 
     /// A number of its own, for spreading.
@@ -52,14 +48,93 @@ impl Ticket {
 
     /// Where the request's body is noted as it passes.
     #[must_use]
-    pub fn entry(&self) -> Arc<Entry> {
-        Arc::clone(&self.entry)
+    pub fn note(&self) -> Note {
+        Note { shared: Arc::clone(&self.shared), entry: Arc::clone(&self.entry) }
     }
 
     /// What the request's body has told so far.
     #[must_use]
     pub fn envelope(&self) -> Option<Envelope> {
         lock(&self.entry.peek).envelope()
+    }
+
+    /// The session that the exchange belongs to.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.entry.session()
+    }
+
+    /// The path of an exchange that is no JSON-RPC message.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        Some(self.entry.target.as_deref()?.split_once(' ')?.1)
+    }
+
+    /// Whether the answer still has to pass.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.owes
+    }
+
+    /// The answer has told which session the exchange belongs to.
+    pub fn belongs_to(&self, session: Arc<Session>) {
+        debug_assert!(self.class().is_stream(), "a finite exchange is counted by its session");
+        // Set once: a stream names its endpoint once.
+        drop(self.entry.session.set(session));
+    }
+
+    /// The request is about to be sent: from now on the server may act on it.
+    pub fn delivers(&mut self) {
+        self.owes = true;
+        // The answer comes on another stream, maybe before this exchange is over.
+        if let Some(session) = self.session().filter(|session| session.is_endpoint()) {
+            session.pend(self.calls());
+        }
+    }
+
+    /// The answer has passed, or its place is taken.
+    pub fn settled(&mut self) {
+        self.owes = false;
+    }
+
+    /// The server will not answer: what was to come on another stream is not awaited.
+    pub fn refused(&mut self) {
+        self.owes = false;
+        if let Some(session) = self.session().filter(|session| session.is_endpoint()) {
+            for call in self.calls() {
+                session.settle(&call.id);
+            }
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// An answer to a pending call of the session has passed on this stream.
+    pub fn passes_answer(&self, id: &str) {
+        if self.session().is_some_and(|session| session.settle(id)) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Whether the client has told the server to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.entry.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// The requests of the body, as far as it was seen.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        let envelope = self.envelope();
+        let messages = envelope.as_ref().map_or(&[][..], Envelope::messages);
+        messages
+            .iter()
+            .filter_map(|message| match message {
+                Message::Request { id: Some(id), method, name } => {
+                    Some(Call::new(id.clone(), method.clone(), name.clone()))
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     /// The head of the answer is on its way.
@@ -99,7 +174,23 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        // What of the body is noted later changes nothing.
+        self.entry.untold.store(false, Ordering::Relaxed);
         let class = self.class();
+        if let Some(session) = self.entry.session() {
+            // A legacy server works on when its client leaves, and may let it come back.
+            let ended_early = matches!(self.outcome, Outcome::Abandoned | Outcome::Completed);
+            let may_come_back = class == Class::Call && !session.is_endpoint();
+            if self.owes && ended_early && may_come_back && !self.is_cancelled() {
+                session.pend(self.calls());
+            }
+            if !class.is_stream() {
+                session.finish();
+            } else if class == Class::Stream && session.is_endpoint() {
+                // Its calls were to be answered here.
+                self.shared.sessions.end(session);
+            }
+        }
         let took = self.entry.began.elapsed();
         self.shared.metrics.finished(class, self.outcome, took);
         self.shared.totals[self.outcome as usize].fetch_add(1, Ordering::Relaxed);

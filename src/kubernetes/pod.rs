@@ -28,9 +28,12 @@ use super::{
 use crate::drain::knowledge::{self, Deletion, Fact, kill_at};
 
 /// Longest that an answer of the API server is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The same while somebody waits for it.
 const HASTE: Duration = Duration::from_secs(2);
+/// How long a watch has to last until it is believed to work: what may be listed and not watched
+/// would else be over and begin again with each try.
+const STEADY: Duration = Duration::from_secs(10);
 /// How often the Pod is read where it may not be watched: at ease, and while somebody waits.
 const AT_EASE: Duration = Duration::from_mins(1);
 const OFTEN: Duration = Duration::from_secs(1);
@@ -58,6 +61,16 @@ impl Backoff {
     }
 }
 
+/// How long a watch may say nothing until that means something: that its list does not come, or,
+/// once that is `complete`, that it is `steady`. From then on it notices by itself that it is dead.
+pub fn patience(complete: bool, steady: bool) -> Duration {
+    match (complete, steady) {
+        (false, _) => PATIENCE,
+        (true, false) => STEADY,
+        (true, true) => Duration::MAX,
+    }
+}
+
 /// What is known of the Pod, each time that it changes or was confirmed while somebody waits.
 pub fn facts(
     client: Client,
@@ -75,11 +88,14 @@ pub fn facts(
                 let fields = format!("metadata.name={}", reader.identity.name);
                 let config = watcher::Config::default().fields(&fields);
                 let mut events = pin!(watcher(api.clone(), config));
-                let mut complete = false;
+                let (mut complete, mut steady) = (false, false);
                 let lost = loop {
-                    let limit = if complete { Duration::MAX } else { PATIENCE };
+                    if steady {
+                        trouble.over();
+                        backoff.reset();
+                    }
                     let event = tokio::select! {
-                        event = timeout(limit, events.next()) => event,
+                        event = timeout(patience(complete, steady), events.next()) => event,
                         // Both hooks and no deletion are a node that shuts down: only reading
                         // now tells it from a watch that is late.
                         () = turned(&mut urgent) => {
@@ -92,17 +108,17 @@ pub fn facts(
                     match event {
                         Ok(Some(Ok(event))) => {
                             let live = matches!(event, Event::Apply(_));
+                            steady |= complete;
                             complete |= matches!(event, Event::InitDone);
                             if let Event::Apply(pod) | Event::InitApply(pod) = event
                                 && let Some(fact) = reader.take(&pod, live)
                             {
-                                trouble.over();
-                                backoff.reset();
                                 yield fact;
                             }
                         }
                         Ok(Some(Err(error))) => break Some(error),
                         Ok(None) => break None,
+                        Err(_) if complete => steady = true,
                         Err(_) => {
                             trouble.silent();
                             break None;
@@ -118,6 +134,9 @@ pub fn facts(
             }
             let fact = reader.read(&api, &urgent, &mut trouble).await;
             let readable = fact.is_some();
+            if readable && !may_watch {
+                trouble.over();
+            }
             yield fact.unwrap_or(Fact::Pod(None));
             let pause = if !may_watch && *urgent.borrow() {
                 OFTEN
@@ -171,10 +190,14 @@ impl Reader {
         let asked = Instant::now();
         let patience = if *urgent.borrow() { HASTE } else { PATIENCE };
         match timeout(patience, api.get(&self.identity.name)).await {
-            Ok(Ok(pod)) => {
-                trouble.over();
+            Ok(Ok(pod)) if self.is_ours(&pod) => {
                 self.note(&pod, asked);
                 Some(self.fact(asked))
+            }
+            Ok(Ok(_)) => {
+                trouble.stranger();
+                self.known = false;
+                None
             }
             Ok(Err(error)) => {
                 trouble.reading(&error);
@@ -191,6 +214,9 @@ impl Reader {
 
     /// The fact that the watch's news are, unless they are none.
     fn take(&mut self, pod: &Metadata, live: bool) -> Option<Fact> {
+        if !self.is_ours(pod) {
+            return None;
+        }
         let now = Instant::now();
         if live && self.not_deleted.is_some() {
             self.not_deleted = now.checked_sub(WATCH_LAG).or(self.not_deleted);
@@ -201,12 +227,13 @@ impl Reader {
         news.then(|| self.fact(now))
     }
 
+    /// Another pod of our name, a later one of a `StatefulSet`, tells nothing of us.
+    fn is_ours(&self, pod: &Metadata) -> bool {
+        self.identity.uid.is_empty() || pod.metadata.uid.as_ref() == Some(&self.identity.uid)
+    }
+
     fn note(&mut self, pod: &Metadata, as_of: Instant) {
         let metadata = &pod.metadata;
-        // Another pod of our name is none of our business.
-        if !self.identity.uid.is_empty() && metadata.uid.as_ref() != Some(&self.identity.uid) {
-            return;
-        }
         let Some(timestamp) = metadata.deletion_timestamp.as_ref() else {
             self.not_deleted = Some(as_of);
             return;

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::{Identity, trouble::Trouble};
 use crate::{
     drain::knowledge::{Endpoints, Fact},
-    kubernetes::pod::{Backoff, PATIENCE},
+    kubernetes::pod::{Backoff, patience},
 };
 
 /// Slices per page of a list: about 100 endpoints are in each.
@@ -36,8 +36,7 @@ struct Slice {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Endpoint {
-    #[serde(default)]
-    conditions: Conditions,
+    conditions: Option<Conditions>,
     target_ref: Option<Target>,
 }
 
@@ -99,26 +98,32 @@ pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + S
         loop {
             let mut seen = Seen::new(&identity.uid);
             let mut told = None;
+            let mut steady = false;
             let config = watcher::Config::default().page_size(PAGE);
             let mut events = pin!(watcher(api.clone(), config));
             loop {
-                // A watch notices by itself that it is dead; a list does not.
-                let event = match (seen.complete, timeout(PATIENCE, events.next())) {
-                    (true, _) => events.next().await,
-                    (false, event) => event.await.unwrap_or_else(|_| { trouble.silent(); None }),
-                };
-                match event {
-                    Some(Ok(event)) => seen.take(event),
-                    Some(Err(error)) => {
+                match timeout(patience(seen.complete, steady), events.next()).await {
+                    Ok(Some(Ok(event))) => {
+                        steady |= seen.complete;
+                        seen.take(event);
+                    }
+                    Ok(Some(Err(error))) => {
                         trouble.watching(&error);
                         break;
                     }
-                    None => break,
+                    Ok(None) => break,
+                    Err(_) if seen.complete => steady = true,
+                    Err(_) => {
+                        trouble.silent();
+                        break;
+                    }
+                }
+                if steady {
+                    trouble.over();
+                    backoff.reset();
                 }
                 let now = seen.endpoints();
                 if now != told && now.is_some() {
-                    trouble.over();
-                    backoff.reset();
                     told = now;
                     yield Fact::Endpoints(now);
                 }
@@ -162,8 +167,9 @@ impl<'a> Seen<'a> {
             if uid != Some(self.uid) {
                 continue;
             }
-            let terminating = endpoint.conditions.terminating.unwrap_or(false);
-            let ready = endpoint.conditions.ready.unwrap_or(true);
+            let conditions = endpoint.conditions.unwrap_or_default();
+            let terminating = conditions.terminating.unwrap_or(false);
+            let ready = conditions.ready.unwrap_or(true);
             ours.named += 1;
             ours.offering += usize::from(ready && !terminating);
             ours.terminating |= terminating;
@@ -215,7 +221,6 @@ mod tests {
             "a",
             &json!([endpoint("ours", &offered), endpoint("other", &offered)]),
         )));
-        // Nil conditions: ready, and not terminating.
         seen.take(Event::InitApply(slice("b", &json!([endpoint("ours", &json!({}))]))));
         seen.take(Event::InitApply(slice("none", &Value::Null)));
         let nobody = json!([{ "addresses": ["10.0.0.2"] }, { "targetRef": { "kind": "Node" } }]);
@@ -237,5 +242,23 @@ mod tests {
         assert_eq!(seen.endpoints(), expected(0, 0, false));
         seen.take(Event::Init);
         assert_eq!(seen.endpoints(), None);
+    }
+
+    #[test]
+    fn conditions_that_are_not_known_mean_ready_and_not_terminating() {
+        let mut without = endpoint("ours", &Value::Null);
+        without.as_object_mut().unwrap().remove("conditions");
+        for nil in [
+            without,
+            endpoint("ours", &Value::Null),
+            endpoint("ours", &json!({})),
+            endpoint("ours", &json!({ "ready": null, "serving": null, "terminating": null })),
+        ] {
+            let mut seen = Seen::new("ours");
+            seen.take(Event::InitApply(slice("a", &json!([nil]))));
+            seen.take(Event::InitDone);
+            let expected = Endpoints { named: 1, offering: 1, terminating: false };
+            assert_eq!(seen.endpoints(), Some(expected), "{nil}");
+        }
     }
 }

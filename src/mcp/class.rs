@@ -23,7 +23,8 @@ pub enum Class {
     Message,
     /// A DELETE that ends a session.
     SessionEnd,
-    /// A GET that resumes a call's stream (`Last-Event-ID`).
+    /// A GET that resumes a stream (`Last-Event-ID`): a call's, which is pending in its session, or
+    /// an endless one.
     Resume,
     /// A GET that is answered by an endless event stream.
     Stream,
@@ -49,17 +50,22 @@ impl Class {
         Class::Plain,
     ];
 
-    /// The class that the head alone tells; a POST that may be anything is a [`Class::Call`].
-    /// `session`: the request names a legacy session.
+    /// The class that the head alone tells; a POST that may be anything is a [`Class::Call`], and
+    /// the second value says so: its body has to tell. `session`: the request belongs to a legacy
+    /// session.
     #[must_use]
-    pub fn of(method: &Method, headers: &HeaderMap, session: bool) -> Self {
-        match *method {
+    pub fn of(method: &Method, headers: &HeaderMap, session: bool) -> (Self, bool) {
+        let class = match *method {
             Method::POST if is_json(headers) => {
-                match headers.get(METHOD).map(http::HeaderValue::as_bytes) {
-                    Some(b"subscriptions/listen") => Class::Listen,
-                    Some(b"initialize") => Class::Initialize,
-                    _ => Class::Call,
-                }
+                return match headers.get(METHOD).map(http::HeaderValue::as_bytes) {
+                    Some(b"subscriptions/listen") => (Class::Listen, false),
+                    Some(b"initialize") => (Class::Initialize, false),
+                    Some(method) if method.starts_with(b"notifications/") => {
+                        (Class::Message, false)
+                    }
+                    Some(_) => (Class::Call, false),
+                    None => (Class::Call, true),
+                };
             }
             Method::GET if headers.contains_key(header::UPGRADE) => Class::Tunnel,
             Method::GET if accepts_events(headers) => {
@@ -71,7 +77,8 @@ impl Class {
             }
             Method::DELETE if session => Class::SessionEnd,
             _ => Class::Plain,
-        }
+        };
+        (class, false)
     }
 
     /// The class once the body's message is known.
@@ -94,7 +101,7 @@ impl Class {
     /// Whether the exchange has no natural end, so that a drain ends it and never waits for it.
     #[must_use]
     pub fn is_stream(self) -> bool {
-        matches!(self, Class::Stream | Class::Listen | Class::Tunnel)
+        matches!(self, Class::Stream | Class::Resume | Class::Listen | Class::Tunnel)
     }
 
     /// Whether the body is a JSON-RPC message, so that an error of ours is one too.
@@ -142,7 +149,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        Class::of(method, &headers, headers.contains_key("mcp-session-id"))
+        Class::of(method, &headers, headers.contains_key("mcp-session-id")).0
     }
 
     #[test]
@@ -153,6 +160,7 @@ mod tests {
             (Method::POST, vec![json], Class::Call),
             (Method::POST, vec![json, ("mcp-method", "tools/call")], Class::Call),
             (Method::POST, vec![json, ("mcp-method", "subscriptions/listen")], Class::Listen),
+            (Method::POST, vec![json, ("mcp-method", "notifications/x")], Class::Message),
             (Method::POST, vec![("content-type", "text/plain")], Class::Plain),
             (Method::POST, vec![], Class::Plain),
             (Method::GET, vec![events], Class::Stream),

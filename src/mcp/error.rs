@@ -3,7 +3,7 @@
 //!
 //! Never answers what was not asked: notifications and responses get no error.
 
-use super::message::{Envelope, Message};
+use super::message::{Envelope, Message, is_same_id};
 
 /// Why ebbtide, and not the server, answers a call. The codes lie in the range that neither the
 /// specification (-32020 to -32099) nor the SDKs (-32000 to -32002) use.
@@ -41,13 +41,28 @@ pub fn json(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
     }
 }
 
-/// The SSE events that answer every request of the envelope, each a whole event; `id` is null where
-/// none is known. Empty where nothing awaits an answer.
+/// The SSE events that answer every request of the envelope but those that were `answered`, each a
+/// whole event; `id` is null where none is known. Empty where nothing awaits an answer.
 #[must_use]
-pub fn events(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
-    let event = |id: &str| format!("event: message\ndata: {}\n\n", one(code, text, id));
-    // What has not told what it is may await an answer.
-    envelope.map_or_else(|| event(NO_ID), |envelope| ids(envelope).map(event).collect())
+pub fn events(code: Code, text: &str, envelope: Option<&Envelope>, answered: &[String]) -> String {
+    let awaits = |id: &&str| !answered.iter().any(|known| is_same_id(known, id));
+    match envelope {
+        Some(envelope) => events_for(code, text, ids(envelope).filter(awaits)),
+        // What has not told what it is may await an answer.
+        None => events_for(code, text, [NO_ID]),
+    }
+}
+
+/// One SSE event for each id, which is JSON text.
+#[must_use]
+pub fn events_for<'a>(code: Code, text: &str, ids: impl IntoIterator<Item = &'a str>) -> String {
+    let mut events = String::new();
+    for id in ids {
+        events.push_str("event: message\ndata: ");
+        events.push_str(&one(code, text, id));
+        events.push_str("\n\n");
+    }
+    events
 }
 
 /// The event that ends a `subscriptions/listen` stream gracefully (MCP 2026-07-28).

@@ -30,9 +30,11 @@ pub enum Message {
         method: String,
         name: Option<String>,
     },
-    /// Is whole and has no id.
+    /// Is whole and has no id. `request` is `params.requestId` as JSON text: what
+    /// `notifications/cancelled` is about.
     Notification {
         method: String,
+        request: Option<String>,
     },
     Response {
         id: Option<String>,
@@ -44,13 +46,23 @@ impl Message {
     pub fn is_request(&self) -> bool {
         matches!(self, Message::Request { .. })
     }
+
+    /// What of a batch is worth keeping: requests before responses, these before notifications.
+    fn rank(&self) -> u8 {
+        match self {
+            Message::Request { .. } => 2,
+            Message::Response { .. } => 1,
+            Message::Notification { .. } => 0,
+        }
+    }
 }
 
 /// What a body held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Envelope {
     Single(Message),
-    /// A 2025-03-26 batch: its requests; where it has none, its first message.
+    /// A 2025-03-26 batch: its requests; where it has none, its responses; else its first
+    /// notification.
     Batch(Vec<Message>),
 }
 
@@ -70,12 +82,14 @@ impl Envelope {
     }
 }
 
-/// Adds a message to those that are kept of a batch: requests, or else the first message.
+/// Adds a message to those that are kept of a batch.
 pub(super) fn keep(messages: &mut Vec<Message>, message: Message) {
-    if message.is_request() && !messages.first().is_some_and(Message::is_request) {
+    let kept = messages.first().map(Message::rank);
+    if kept.is_some_and(|kept| message.rank() > kept) {
         messages.clear();
     }
-    if messages.is_empty() || (message.is_request() && messages.len() < MAX_BATCH) {
+    let is_alike = kept == Some(message.rank()) && message.rank() > 0;
+    if messages.is_empty() || (is_alike && messages.len() < MAX_BATCH) {
         messages.push(message);
     }
 }
@@ -88,6 +102,8 @@ pub(super) enum Field {
     Params,
     /// Of params.
     Name,
+    /// Of params.
+    RequestId,
     /// `result` or `error`.
     Answer,
 }
@@ -105,6 +121,7 @@ impl Field {
             (b"params", false) => Some(Field::Params),
             (b"result" | b"error", false) => Some(Field::Answer),
             (b"name", true) => Some(Field::Name),
+            (b"requestId", true) => Some(Field::RequestId),
             _ => None,
         }
     }
@@ -112,7 +129,7 @@ impl Field {
     /// Longest JSON text of its value that tells something.
     pub fn bound(self) -> usize {
         match self {
-            Field::Id => MAX_ID,
+            Field::Id | Field::RequestId => MAX_ID,
             // Every byte of a name may be written as \uXXXX.
             Field::Method | Field::Name => MAX_NAME * 6 + 2,
             Field::Params | Field::Answer => 0,
@@ -138,6 +155,7 @@ pub(super) struct Fields {
     id: Id,
     method: Option<String>,
     name: Option<String>,
+    request: Option<String>,
     answer: bool,
 }
 
@@ -147,7 +165,9 @@ impl Fields {
         match field {
             Field::Id => self.id = Id::Missing,
             Field::Method => self.method = None,
-            Field::Params | Field::Name => self.name = None,
+            Field::Params => (self.name, self.request) = (None, None),
+            Field::Name => self.name = None,
+            Field::RequestId => self.request = None,
             Field::Answer => self.answer = true,
         }
     }
@@ -157,10 +177,8 @@ impl Fields {
     pub fn set(&mut self, field: Field, text: &[u8], whole: bool) {
         match field {
             Field::Id if text == b"null" => self.id = Id::Missing,
-            Field::Id => {
-                let id = std::str::from_utf8(text).ok().filter(|text| whole && is_id(text));
-                self.id = id.map_or(Id::Unusable, |id| Id::Known(id.to_owned()));
-            }
+            Field::Id => self.id = id(text, whole).map_or(Id::Unusable, Id::Known),
+            Field::RequestId => self.request = id(text, whole),
             Field::Method if text.first() == Some(&b'"') => {
                 self.method = Some(name(text, whole).unwrap_or_else(|| UNKNOWN.to_owned()));
             }
@@ -177,7 +195,8 @@ impl Fields {
         };
         match &self.method {
             Some(method) if ended && matches!(self.id, Id::Missing) => {
-                Some(Message::Notification { method: method.clone() })
+                let (method, request) = (method.clone(), self.request.clone());
+                Some(Message::Notification { method, request })
             }
             Some(method) => {
                 Some(Message::Request { id, method: method.clone(), name: self.name.clone() })
@@ -194,12 +213,24 @@ impl Fields {
     }
 }
 
+/// Whether two ids are the same JSON value, however each was written.
+#[must_use]
+pub fn is_same_id(one: &str, other: &str) -> bool {
+    let value = |text| serde_json::from_str::<serde_json::Value>(text);
+    one == other || matches!((value(one), value(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// Whether the text is a JSON string or number, by its grammar: also one that Rust cannot hold
 /// (`1e999`, a lone surrogate), since the client can. It is echoed into our own JSON, so it must
 /// be exactly one value.
 fn is_id(text: &str) -> bool {
     matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
         && serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+fn id(text: &[u8], whole: bool) -> Option<String> {
+    let text = std::str::from_utf8(text).ok().filter(|text| whole && is_id(text))?;
+    Some(text.to_owned())
 }
 
 fn name(text: &[u8], whole: bool) -> Option<String> {

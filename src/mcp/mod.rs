@@ -4,6 +4,7 @@
 //!
 //! A leaf: it never does I/O, never waits, and never holds more of a body than a bound allows.
 
+pub mod answers;
 pub mod class;
 pub mod error;
 pub mod events;

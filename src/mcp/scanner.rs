@@ -51,6 +51,23 @@ impl Scanner {
         self.complete
     }
 
+    /// Takes the body only as far as it tells what the exchange is.
+    #[must_use]
+    pub fn first_look(body: &[u8]) -> Option<Message> {
+        let mut scanner = Self::default();
+        let mut rest = body;
+        while !rest.is_empty() && !scanner.is_told() {
+            rest = scanner.step(rest);
+        }
+        scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten()
+    }
+
+    /// Whether a message that ended was a response.
+    #[must_use]
+    pub fn has_response(&self) -> bool {
+        matches!(self.done.first(), Some(Message::Response { .. }))
+    }
+
     /// Whether the rest of the body cannot change what the exchange is.
     #[must_use]
     pub fn is_told(&self) -> bool {
@@ -78,8 +95,13 @@ impl Scanner {
     /// Takes the next bytes of the body, split anywhere.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.complete {
-            bytes = if self.in_string { self.string(bytes) } else { self.structure(bytes) };
+            bytes = self.step(bytes);
         }
+    }
+
+    /// Takes the next bytes that belong together; what is left.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.in_string { self.string(bytes) } else { self.structure(bytes) }
     }
 
     /// The depth at which a message's own keys stand.
@@ -133,7 +155,10 @@ impl Scanner {
             }
             b':' => {
                 self.at_key = false;
-                if matches!(self.field, Some(Field::Id | Field::Method | Field::Name)) {
+                if matches!(
+                    self.field,
+                    Some(Field::Id | Field::Method | Field::Name | Field::RequestId)
+                ) {
                     self.begin_capture();
                 }
             }
@@ -239,7 +264,7 @@ mod tests {
     }
 
     fn notification(method: &str) -> Message {
-        Message::Notification { method: method.into() }
+        Message::Notification { method: method.into(), request: None }
     }
 
     fn single(body: &str) -> Option<Message> {
@@ -452,7 +477,7 @@ mod tests {
     }
 
     fn key() -> impl Strategy<Value = String> {
-        "id|method|params|name|result|.{0,6}"
+        "id|method|params|name|requestId|result|.{0,6}"
     }
 
     fn object(pairs: &[(String, String)]) -> String {
@@ -506,11 +531,14 @@ mod tests {
             let answers = member("result").or(member("error")).is_some();
             return answers.then_some(Message::Response { id: text });
         };
-        if id.is_none() {
-            return Some(Message::Notification { method });
-        }
         let params: Option<Members> =
             member("params").and_then(|params| serde_json::from_str(params).ok());
+        if id.is_none() {
+            let request = params.as_ref().and_then(|params| params.get("requestId"));
+            let request =
+                request.map(|id| id.get()).filter(|id| !id.starts_with(['{', '[', 't', 'f', 'n']));
+            return Some(Message::Notification { method, request: request.map(str::to_owned) });
+        }
         let name = params.as_ref().and_then(|params| params.get("name"));
         let name = name.and_then(|name| serde_json::from_str(name.get()).ok());
         Some(Message::Request { id: text, method, name })
@@ -545,7 +573,11 @@ mod tests {
             prop_assert!(scanner.is_complete());
             let messages: Vec<&RawValue> = serde_json::from_str(&text).unwrap();
             let all: Vec<Message> = messages.into_iter().filter_map(expected).collect();
+            let is_response = |one: &Message| matches!(one, Message::Response { .. });
             let mut kept: Vec<Message> = all.iter().filter(|one| one.is_request()).cloned().collect();
+            if kept.is_empty() {
+                kept.extend(all.iter().filter(|one| is_response(one)).cloned());
+            }
             if kept.is_empty() {
                 kept.extend(all.first().cloned());
             }

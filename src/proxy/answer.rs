@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{Exchange, body::ProxyBody, request_body::RequestBody};
+use super::{Exchange, body::ProxyBody, last_words, request_body::RequestBody};
 use crate::{
     drain::Phase,
     inflight::{Ending, Ticket},
@@ -37,6 +37,8 @@ pub struct Failure {
     /// The status of the JSON-RPC error.
     rpc_status: StatusCode,
     retry: bool,
+    /// It answers the pending calls of its session, as events.
+    to_pending: bool,
     text: String,
     outcome: Outcome,
     /// The request's body, where it was not read yet: the id is in there.
@@ -50,6 +52,7 @@ impl Failure {
             code: Some(code),
             rpc_status: StatusCode::OK,
             retry: false,
+            to_pending: false,
             text,
             outcome,
             body: None,
@@ -58,7 +61,11 @@ impl Failure {
 
     /// Refused by the phase. `over`: it belongs to a legacy session that ends now.
     pub fn draining(phase: Phase, over: bool) -> Self {
-        let text = format!("this pod is going away ({}); try again", phase.name());
+        let text = if over {
+            format!("this session is over: its pod goes away ({}); initialize anew", phase.name())
+        } else {
+            format!("this pod is going away ({}); try again", phase.name())
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let failure = Self::new(status, Code::Draining, Outcome::Refused, text);
         // 404 is how the specification says that a session is over (2025-11-25, Session
@@ -67,8 +74,20 @@ impl Failure {
         Self { retry: true, rpc_status, ..failure }
     }
 
+    /// A client is back for the answers of pending calls, which do not come any more.
+    pub fn pending(phase: Phase) -> Self {
+        Self { to_pending: true, ..Self::draining(phase, false) }
+    }
+
+    /// With a status that gateways take for a reason to try elsewhere: nothing was begun.
+    #[must_use]
+    pub fn by_status(self) -> Self {
+        let rpc_status = if self.ends_session() { self.rpc_status } else { self.status };
+        Self { rpc_status, ..self }
+    }
+
     /// Whether it tells the client that its session is over.
-    pub fn ends_session(&self) -> bool {
+    fn ends_session(&self) -> bool {
         self.rpc_status == StatusCode::NOT_FOUND
     }
 
@@ -137,6 +156,10 @@ impl Failure {
 
     /// The response; reads on for the id if that may still come.
     pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
+        exchange.ticket.settled();
+        if self.to_pending {
+            return self.events_to_pending(exchange.ticket);
+        }
         let mut class = exchange.ticket.class();
         let wants_id = self.code.is_some() && class.is_json_rpc();
         if let (true, Some(mut body)) = (wants_id, self.body.take()) {
@@ -155,7 +178,9 @@ impl Failure {
             self.text,
             "answered by ebbtide"
         );
-        let code = self.code.filter(|_| awaits_an_error(class, envelope.as_ref()));
+        // Whose answers come on another stream looks at the status alone.
+        let by_status = exchange.ticket.session().is_some_and(|session| session.is_endpoint());
+        let code = self.code.filter(|_| !by_status && awaits_an_error(class, envelope.as_ref()));
         let (status, media, text) = match code {
             Some(code) => {
                 let text = error::json(code, &format!("ebbtide: {}", self.text), envelope.as_ref());
@@ -179,6 +204,18 @@ impl Failure {
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
         }
+        response
+    }
+}
+
+impl Failure {
+    fn events_to_pending(self, mut ticket: Ticket) -> Response<ProxyBody> {
+        let text = format!("ebbtide: {}", self.text);
+        let events = last_words::answer_pending(Code::Draining, &text, &ticket);
+        ticket.will_be(self.outcome);
+        let mut response = Response::new(ProxyBody::own(Bytes::from(events), ticket));
+        let media = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
         response
     }
 }

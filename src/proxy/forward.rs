@@ -15,10 +15,11 @@ use super::{
     request_body::RequestBody,
     streamed::{Events, Streamed, next_frame},
     tunnel::Tunnel,
+    watch::Watch,
 };
 use crate::{
     mcp::{Class, sse::Position},
-    pool::{Budget, Closed, Connection, ExchangeError, SendError, Slot},
+    pool::{AcquireError, Budget, Closed, Connection, ExchangeError, SendError, Slot},
     serve::Context,
     telemetry::metrics::Outcome,
 };
@@ -51,6 +52,7 @@ impl Answer {
         ticket.answered();
         match self {
             Answer::Whole(head, bytes) => {
+                ticket.settled();
                 ticket.will_be(Outcome::Completed);
                 Response::from_parts(head, ProxyBody::own(bytes, ticket))
             }
@@ -74,7 +76,7 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
     // What is matched on is not bound to a name: it would hold its room to the end.
-    let mut slot = match proxy.pool.try_acquire(budget(exchange.ticket.class())) {
+    let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
         Some(slot) => slot,
         None => match Box::pin(line_up(proxy, exchange, request.body_mut())).await {
             Ok(slot) => slot,
@@ -84,10 +86,15 @@ pub async fn forward(
     let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
+            if matches!(error, AcquireError::Unreachable { .. }) {
+                // Whoever comes next is another process, which knows nothing of them.
+                proxy.sessions.forget();
+            }
             return Err(Failure::not_acquired(&error).with_body(request.into_body()));
         }
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
+    exchange.ticket.delivers();
     let again = repeatable(&request, &connection);
     let (connection, response) = {
         let sent = unless_ended(&exchange.ticket, pin!(connection.send(request))).await;
@@ -101,7 +108,8 @@ pub async fn forward(
             Err(ending) => return Err(Failure::ended(ending)),
         }
     };
-    let Received { mut head, mut streamed, media } = receive(exchange, slot, connection, response)?;
+    let Received { mut head, mut streamed, media } =
+        receive(proxy, exchange, slot, connection, response)?;
     if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
         return Ok(Answer::as_it_comes(head, streamed));
     }
@@ -116,7 +124,12 @@ pub async fn forward(
     Ok(Answer::Whole(head, whole))
 }
 
-/// Which bound an exchange counts against. What calls in flight may be waiting for never waits
+/// The bound that an exchange counts against where that has room.
+fn first_budget(class: Class) -> Budget {
+    if class.is_stream() { Budget::Streams } else { Budget::Calls }
+}
+
+/// The bound whose line an exchange waits in. What calls in flight may be waiting for never waits
 /// behind them.
 fn budget(class: Class) -> Budget {
     match class {
@@ -126,7 +139,7 @@ fn budget(class: Class) -> Budget {
     }
 }
 
-/// Waits for a slot. Only now it matters what a POST is.
+/// Waits for a slot. In which line, depends on what a POST is.
 async fn line_up(
     proxy: &Proxy,
     exchange: &mut Exchange,
@@ -212,6 +225,7 @@ pub enum Media {
 
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
 pub fn receive(
+    proxy: &Proxy,
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
@@ -220,6 +234,14 @@ pub fn receive(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.close(Closed::Error);
         return Err(Failure::lost("the server switched protocols without being asked to"));
+    }
+    let session = exchange.ticket.session().map(|session| &**session);
+    proxy.sessions.answered(session, response.status(), response.headers());
+    if let Some(session) = session
+        && exchange.ticket.class() == Class::SessionEnd
+        && response.status().is_success()
+    {
+        proxy.sessions.end(session);
     }
     headers::to_client(&mut response);
     let (mut head, ()) = response.into_parts();
@@ -237,9 +259,15 @@ pub fn receive(
             connection.close(Closed::Abandoned);
             return Err(Failure::not_acquired(&error));
         }
-    } else if !events && matches!(class, Class::Stream | Class::Listen) {
-        let finite = if class == Class::Stream { Class::Plain } else { Class::Call };
+    } else if !events && matches!(class, Class::Stream | Class::Resume | Class::Listen) {
+        let finite = if class == Class::Listen { Class::Call } else { Class::Plain };
         exchange.ticket.reclassify(finite);
+    }
+    if !head.status.is_success() {
+        exchange.ticket.refused();
+    } else if !events {
+        // Whatever it is, it is the answer; or the answer comes on another stream.
+        exchange.ticket.settled();
     }
     let events = if !events {
         Events::None
@@ -249,7 +277,10 @@ pub fn receive(
     } else {
         Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
-    Ok(Received { head, streamed: Box::new(Streamed::new(slot, connection, events)), media })
+    let open = matches!(events, Events::Open { .. }) && head.status.is_success();
+    let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
+    let streamed = Box::new(Streamed::new(slot, connection, events, watch));
+    Ok(Received { head, streamed, media })
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than

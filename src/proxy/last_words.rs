@@ -24,17 +24,14 @@ pub fn outcome(ending: Ending, class: Class) -> Outcome {
 }
 
 /// What a client has to hear last: the result of a subscription, the error of a call, or when to
-/// come back.
-pub fn last_event(ending: Ending, ticket: &Ticket) -> String {
+/// come back. `answered`: the ids of its calls that need no error.
+pub fn last_event(ending: Ending, ticket: &Ticket, answered: &[String]) -> String {
     let class = ticket.class();
     let envelope = ticket.envelope();
     if let (Class::Listen, Some(Envelope::Single(Message::Request { id: Some(id), .. }))) =
         (class, &envelope)
     {
         return error::listen_result(id);
-    }
-    if !class.is_json_rpc() {
-        return retry(ticket);
     }
     let (code, text) = match ending {
         Ending::Stream | Ending::Cut => (
@@ -45,7 +42,17 @@ pub fn last_event(ending: Ending, ticket: &Ticket) -> String {
             (Code::UpstreamLost, "ebbtide: the server broke off in the middle of its answer")
         }
     };
-    error::events(code, text, envelope.as_ref())
+    if class.is_json_rpc() {
+        return error::events(code, text, envelope.as_ref(), answered);
+    }
+    // Whoever listens here may await answers that do not come any more.
+    format!("{}{}", answer_pending(code, text, ticket), retry(ticket))
+}
+
+/// The events that answer the pending calls of the exchange's session.
+pub fn answer_pending(code: Code, text: &str, ticket: &Ticket) -> String {
+    let calls = ticket.session().map(|session| session.take_pending()).unwrap_or_default();
+    error::events_for(code, text, calls.iter().map(|call| call.id.as_str()))
 }
 
 /// When to come back: about the time that the endpoints take, and not all at once.

@@ -12,8 +12,14 @@ mod last_words;
 mod request_body;
 mod streamed;
 mod tunnel;
+mod watch;
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -21,15 +27,16 @@ use hyper::body::Incoming;
 use self::answer::Failure;
 pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
+    config::value::Refusal,
     drain::{
         DrainWatch, Phase,
         policy::{self, Decision},
     },
     inflight::{Ending, Inflight, Ticket},
-    mcp::{Class, message::Envelope},
+    mcp::Class,
     pool::Pool,
     serve::{Context, Handler},
-    sessions,
+    sessions::Sessions,
 };
 
 /// What every exchange needs.
@@ -37,11 +44,17 @@ pub struct Proxy {
     pub pool: Pool<RequestBody>,
     pub inflight: Inflight,
     pub drain: DrainWatch,
+    pub sessions: Sessions,
+    pub refuse_with: Refusal,
 }
+
+/// Most bytes of a body that are read before it is forwarded, where what it is decides something.
+const READ_AHEAD: usize = 256 * 1024;
 
 /// One exchange on its way.
 pub(crate) struct Exchange {
     pub ticket: Ticket,
+    /// Whether it belongs to a legacy session.
     pub session: bool,
 }
 
@@ -51,15 +64,8 @@ impl Exchange {
     /// # Errors
     /// The exchange is told to end first.
     pub async fn learn_class(&mut self, body: &mut RequestBody) -> Result<(), Ending> {
-        if self.ticket.class() != Class::Call {
-            return Ok(());
-        }
-        answer::unless_ended(&self.ticket, pin!(body.read_until_told())).await?;
-        if let Some(message) = self.ticket.envelope().as_ref().and_then(Envelope::first) {
-            let class = self.ticket.class().refine(message);
-            self.ticket.reclassify(class);
-        }
-        Ok(())
+        let told = pin!(poll_fn(|context| body.poll_told(READ_AHEAD, context)));
+        answer::unless_ended(&self.ticket, told).await
     }
 }
 
@@ -85,19 +91,25 @@ async fn handle(
     mut request: Box<Request<RequestBody>>,
     context: Arc<Context>,
 ) -> Response<ProxyBody> {
-    let session = sessions::of(request.headers());
-    if session.is_some() {
+    let session = proxy.sessions.of(request.headers(), request.uri());
+    let has_session = session.is_some();
+    if has_session {
         context.carries_session();
     }
-    let class = Class::of(request.method(), request.headers(), session.is_some());
+    let (class, untold) = Class::of(request.method(), request.headers(), has_session);
     let target = (!class.is_json_rpc())
         .then(|| format!("{} {}", request.method(), request.uri().path()).into_boxed_str());
-    let has_session = session.is_some();
     // The ticket first, then the phase: an exchange that the driver does not see yet reads the
     // phase that the driver has published before it looked.
-    let ticket = proxy.inflight.begin(class, session, target);
+    let ticket = proxy.inflight.begin((class, untold), session, target);
     let mut exchange = Exchange { ticket, session: has_session };
-    request.body_mut().note_in(exchange.ticket.entry());
+    request.body_mut().note_in(exchange.ticket.note());
+    if untold {
+        // Almost always the first part of the body came with the head; else it tells later.
+        let body = request.body_mut();
+        let told = poll_fn(|context| Poll::Ready(body.poll_told(1, context))).await;
+        let (Poll::Ready(()) | Poll::Pending) = told;
+    }
     let result = match admit(&proxy, &mut exchange, &mut request).await {
         Ok(()) if exchange.ticket.class() == Class::Tunnel => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
@@ -106,19 +118,20 @@ async fn handle(
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
-    // A session that is over is no reason to keep the connection: what comes next goes elsewhere.
-    let keeps_session = has_session && !result.as_ref().is_err_and(Failure::ends_session);
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
         Err(failure) => Box::pin(failure.into_response(exchange)).await,
     };
+    // A session that is over, or was never here, is no reason to keep the connection: what comes
+    // next goes elsewhere.
+    let keeps_session = has_session && response.status() != StatusCode::NOT_FOUND;
     if policy::announces_close(phase, keeps_session) && response.status().as_u16() != 101 {
         headers::announce_close(response.headers_mut());
     }
     response
 }
 
-/// Whether the exchange is served. During a drain the body has to tell what it is.
+/// Whether the exchange is served.
 async fn admit(
     proxy: &Proxy,
     exchange: &mut Exchange,
@@ -135,11 +148,11 @@ async fn admit(
     }
     let phase = proxy.drain.phase();
     if phase < Phase::Draining {
-        // Every class is served, so nobody has to know which it is.
+        // Every class is served.
         return Ok(());
     }
     // Boxed, as every rare way is: most requests should not pay for its room.
-    Box::pin(decide(proxy, exchange, request.body_mut(), phase)).await
+    Box::pin(decide(proxy, exchange, request.body_mut())).await
 }
 
 /// Whether the exchange is served once the drain refuses some.
@@ -147,20 +160,29 @@ async fn decide(
     proxy: &Proxy,
     exchange: &mut Exchange,
     body: &mut RequestBody,
-    mut phase: Phase,
 ) -> Result<(), Failure> {
-    if exchange.ticket.class() == Class::Call {
-        exchange.learn_class(body).await.map_err(Failure::ended)?;
-        phase = proxy.drain.phase();
-    }
+    exchange.learn_class(body).await.map_err(Failure::ended)?;
+    let phase = proxy.drain.phase();
     let class = exchange.ticket.class();
+    let session = exchange.ticket.session();
     // Never while something of it is pending: that would end in the middle of something.
-    let idle = exchange.session && !proxy.inflight.is_pending_beside(&exchange.ticket);
+    let own = usize::from(!class.is_stream());
+    let idle = session.is_some_and(|session| !session.is_busy(own));
     let late = || class == Class::Call && proxy.drain.snapshot().last_call;
     match policy::decide(phase, class, exchange.session) {
         Decision::Forward if idle && late() => Err(Failure::draining(phase, true)),
         Decision::Forward => Ok(()),
-        Decision::Refuse => Err(Failure::draining(phase, idle && phase == Phase::Drained)),
+        // The client is back for an answer that does not come any more.
+        Decision::Refuse if class == Class::Resume && !idle && exchange.session => {
+            Err(Failure::pending(phase))
+        }
+        Decision::Refuse => {
+            let failure = Failure::draining(phase, idle && phase == Phase::Drained);
+            Err(match proxy.refuse_with {
+                Refusal::JsonRpc => failure,
+                Refusal::Status => failure.by_status(),
+            })
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,17 +14,17 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::inflight::Entry;
+use crate::inflight::Note;
 
 pub type FrameResult = Result<Frame<Bytes>, hyper::Error>;
 
-/// Most bytes of a body that is read before it is forwarded, while it does not tell what it is.
-const READ_AHEAD: usize = 256 * 1024;
+/// Most parts of a body that are read before it is forwarded.
+const READ_AHEAD_FRAMES: usize = 1024;
 
 /// A request's body. What passes is noted for whoever has to name or answer the exchange.
 pub struct RequestBody {
     incoming: Option<Incoming>,
-    entry: Option<Arc<Entry>>,
+    note: Option<Note>,
     /// Read ahead to learn what the message is.
     ahead: VecDeque<Frame<Bytes>>,
 }
@@ -33,38 +32,40 @@ pub struct RequestBody {
 impl RequestBody {
     #[must_use]
     pub fn new(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), entry: None, ahead: VecDeque::new() }
+        Self { incoming: Some(incoming), note: None, ahead: VecDeque::new() }
     }
 
     /// What passes from now on is noted there.
-    pub fn note_in(&mut self, entry: Arc<Entry>) {
-        self.entry = Some(entry);
+    pub fn note_in(&mut self, note: Note) {
+        self.note = Some(note);
     }
 
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, entry: None, ahead: VecDeque::new() }
+        Self { incoming: None, note: None, ahead: VecDeque::new() }
     }
 
-    /// Reads ahead until the method is known, or as far as is reasonable.
-    pub async fn read_until_told(&mut self) {
-        let mut read = 0;
-        while read <= READ_AHEAD && !self.entry.as_ref().is_none_or(|entry| entry.is_told()) {
-            match poll_fn(|context| self.poll_incoming(context)).await {
-                Some(Ok(frame)) => {
-                    read += frame.data_ref().map_or(0, Bytes::len);
-                    self.ahead.push_back(frame);
-                }
+    /// Reads ahead until the body has told what the exchange is, but not beyond `most` bytes.
+    pub fn poll_told(&mut self, most: usize, context: &mut Context<'_>) -> Poll<()> {
+        while self.note.as_ref().is_some_and(Note::is_untold) {
+            let ahead: usize = self.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+            if ahead >= most || self.ahead.len() >= READ_AHEAD_FRAMES {
+                break;
+            }
+            match self.poll_incoming(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => self.ahead.push_back(frame),
                 // An error is met again by whoever forwards.
-                Some(Err(_)) | None => return,
+                Poll::Ready(Some(Err(_)) | None) => break,
             }
         }
+        Poll::Ready(())
     }
 
     /// Reads the rest for the id in it, and drops it.
     pub async fn read_until_whole(&mut self) {
         self.ahead.clear();
-        while !self.entry.as_ref().is_none_or(|entry| entry.is_whole()) {
+        while self.note.as_ref().is_some_and(|note| !note.is_whole()) {
             if !matches!(poll_fn(|context| self.poll_incoming(context)).await, Some(Ok(_))) {
                 return;
             }
@@ -77,9 +78,9 @@ impl RequestBody {
         };
         let polled = Pin::new(incoming).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let (Some(data), Some(entry)) = (frame.data_ref(), &self.entry)
+            && let (Some(data), Some(note)) = (frame.data_ref(), &self.note)
         {
-            entry.note(data);
+            note.pass(data);
         }
         polled
     }

@@ -20,6 +20,7 @@ use super::{
     body::{AnswerFrame, Broken},
     last_words::{last_event, outcome},
     request_body::RequestBody,
+    watch::Watch,
 };
 use crate::{
     inflight::{Ending, Ticket},
@@ -53,6 +54,7 @@ pub struct Streamed {
     upstream: Option<(Slot<RequestBody>, Connection<RequestBody>)>,
     held: VecDeque<Frame<Bytes>>,
     events: Events,
+    watch: Option<Box<Watch>>,
     ending: Option<(Ending, Pin<Box<Sleep>>)>,
     pub(super) ended: bool,
 }
@@ -62,11 +64,13 @@ impl Streamed {
         slot: Slot<RequestBody>,
         connection: Connection<RequestBody>,
         events: Events,
+        watch: Option<Box<Watch>>,
     ) -> Self {
         Self {
             upstream: Some((slot, connection)),
             held: VecDeque::new(),
             events,
+            watch,
             ending: None,
             ended: false,
         }
@@ -142,13 +146,12 @@ impl Streamed {
         match self.poll_upstream(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Events::Open { position, .. }, Some(data)) =
-                    (&mut self.events, frame.data_ref())
-                {
-                    position.pass(data);
+                if let Some(data) = frame.data_ref() {
+                    self.pass(data, ticket);
                 }
-                // A sized body is over with its last byte; nobody asks again.
-                if self.is_over() {
+                // A sized body is over with its last byte; nobody asks again, unless an answer of
+                // ours has to follow.
+                if self.is_over() && !self.leaves_unanswered(ticket) {
                     self.complete(ticket);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -158,6 +161,10 @@ impl Streamed {
                 if matches!(&self.events, Events::Open { position, framed: false }
                     if !position.is_boundary()) =>
             {
+                self.last_words(Ending::UpstreamLost, ticket, None)
+            }
+            Poll::Ready(None) if self.leaves_unanswered(ticket) => {
+                tracing::debug!("the server ended its answer without having answered");
                 self.last_words(Ending::UpstreamLost, ticket, None)
             }
             Poll::Ready(None) => {
@@ -170,6 +177,24 @@ impl Streamed {
                 self.last_words(Ending::UpstreamLost, ticket, Some(cause))
             }
         }
+    }
+
+    /// Notes what passes to the client.
+    fn pass(&mut self, data: &[u8], ticket: &mut Ticket) {
+        if let Events::Open { position, .. } = &mut self.events {
+            position.pass(data);
+        }
+        if let Some(watch) = &mut self.watch
+            && !watch.pass(data, ticket)
+        {
+            self.watch = None;
+        }
+    }
+
+    /// Whether the upstream's end leaves a call without an answer, for which nobody can come back.
+    fn leaves_unanswered(&self, ticket: &Ticket) -> bool {
+        let watch = self.watch.as_ref().filter(|_| ticket.owes());
+        watch.is_some_and(|w| !w.may_come_back(ticket) && !w.unanswered(ticket).is_empty())
     }
 
     fn complete(&mut self, ticket: &mut Ticket) {
@@ -204,9 +229,7 @@ impl Streamed {
                 };
                 let end = position.end_of_event(&data).unwrap_or(data.len());
                 let part = data.slice(..end);
-                if let Events::Open { position, .. } = &mut self.events {
-                    position.pass(&part);
-                }
+                self.pass(&part, ticket);
                 Poll::Ready(Some(Ok(Frame::data(part))))
             }
             Poll::Ready(_) => self.last_words(ending, ticket, None),
@@ -257,12 +280,20 @@ impl Streamed {
         ticket: &mut Ticket,
         cause: Option<ExchangeError>,
     ) -> Poll<Option<AnswerFrame>> {
-        ticket.will_be(outcome(ending, ticket.class()));
+        let answered = self.watch.as_ref().map_or(&[][..], |watch| watch.answered());
+        let all = ticket.class().is_json_rpc() && !answered.is_empty() && !ticket.owes();
+        ticket.will_be(if all { Outcome::Completed } else { outcome(ending, ticket.class()) });
+        ticket.settled();
+        let text = match &self.events {
+            Events::Open { position, .. } => {
+                format!("{}{}", position.abandon(), last_event(ending, ticket, answered))
+            }
+            _ => String::new(),
+        };
         self.broken();
         self.ended = true;
         match (&self.events, cause) {
-            (Events::Open { position, .. }, _) => {
-                let text = format!("{}{}", position.abandon(), last_event(ending, ticket));
+            (Events::Open { .. }, _) => {
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(Bytes::from(text)))))
             }
             (_, Some(cause)) => Poll::Ready(Some(Err(Broken::Upstream(cause)))),

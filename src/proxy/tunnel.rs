@@ -58,7 +58,7 @@ pub async fn forward(
         .map_err(|error| forward::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
-        let received = forward::receive(exchange, slot, connection, response)?;
+        let received = forward::receive(proxy, exchange, slot, connection, response)?;
         return Ok(Answer::as_it_comes(received.head, received.streamed));
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();

@@ -71,6 +71,7 @@ pub struct Metrics {
     duration: Vec<Histogram>,
     in_flight: Vec<IntGauge>,
     pub sessions: IntGauge,
+    pub calls_pending: IntGauge,
     pub pool_connections: IntGaugeVec,
     pub pool_acquire: Histogram,
     pool_events: IntCounterVec,
@@ -112,7 +113,11 @@ impl Metrics {
                 .collect(),
             duration: Class::ALL.iter().map(|c| duration.with_label_values(&by_class(c))).collect(),
             in_flight: Class::ALL.iter().map(|c| in_flight.with_label_values(&by_class(c))).collect(),
-            sessions: keep.gauge("sessions", "Legacy sessions with a call or stream in flight."),
+            sessions: keep.gauge("sessions", "Legacy sessions that are known."),
+            calls_pending: keep.gauge(
+                "calls_pending",
+                "Calls that await an answer though their exchange is over.",
+            ),
             pool_connections: keep.gauges(
                 "pool_connections",
                 "Connections to the upstream by state, and waiters for one.",

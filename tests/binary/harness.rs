@@ -38,10 +38,16 @@ impl Ebbtide {
 
     /// Starts and waits until it listens.
     pub fn launch(upstream: u16, arguments: &[&str]) -> Self {
+        Self::launch_in(&[], upstream, arguments)
+    }
+
+    /// The same with an environment that says more.
+    pub fn launch_in(environment: &[(&str, &str)], upstream: u16, arguments: &[&str]) -> Self {
         let url = format!("http://127.0.0.1:{upstream}");
         let own = ["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", &url];
         let mut child = command(&own)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,4 +1,5 @@
-//! An API server that misbehaves: what is not known from it is said so, and used again once it is.
+//! An API server that misbehaves, or that cannot be asked: what is not known from it is said so,
+//! and used again once it is.
 
 use std::{
     io::Write,
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    harness::{HANG, server},
+    harness::{ANSWER, Ebbtide, HANG, server},
     rehearse::whole,
 };
 
@@ -145,4 +146,41 @@ async fn a_server_that_closes_each_watch_is_not_hammered() {
     }
     // At most ten requests in two seconds; no machine is too slow for that.
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// The next pod of a `StatefulSet` has the name of the one before it.
+#[tokio::test]
+async fn another_pod_of_the_same_name_tells_nothing() {
+    let other = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "later" } });
+    let port = api(move |_, request| {
+        let reads = request.starts_with("GET /api/v1/namespaces/n/pods/p ");
+        let lists = request.contains("/pods?") && !request.contains("watch=true");
+        match (reads, lists) {
+            (true, _) => Some(whole("200 OK", "", &other.to_string())),
+            // The watch ends at once, and the Pod is read.
+            (_, true) => Some(whole("500 No", "", "{}")),
+            _ => None,
+        }
+    });
+    let (mut facts, _urgent) = follow(port);
+    loop {
+        match timeout(HANG, facts.next()).await.expect("something is told").unwrap() {
+            Fact::Pod(pod) => return assert_eq!(pod, None),
+            Fact::Endpoints(_) => {}
+        }
+    }
+}
+
+/// The pod's spec lacks the fields of the downward API.
+#[test]
+fn a_pod_that_is_not_told_its_name_serves_and_says_what_to_add() {
+    let upstream = server(|stream, _| drop(stream.write_all(ANSWER.as_bytes())));
+    let environment =
+        [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("POD_NAME", ""), ("HOSTNAME", "")];
+    let mut ebbtide = Ebbtide::launch_in(&environment, upstream, &[]);
+    let line = ebbtide.logged("who this pod is cannot be told; the drain goes by timers");
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("POD_NAME") && error.contains("metadata.name"), "{error}");
+    ebbtide.until_phase("Serving");
+    assert_eq!(ebbtide.status()["knowledge"], "timers");
 }

@@ -1,7 +1,14 @@
-//! Containers that end while their pod lives on: a liveness restart, a crash, a sidecar that is
-//! killed. Two replicas, since a pod is out of the Service while a container of it is away.
+//! Containers that end while their pod lives on: a liveness restart, another image in place, a
+//! crash, a sidecar that is killed. Two replicas, since a pod is out of the Service while a
+//! container of it is away.
 
-use crate::{manifest::Manifest, namespace::Namespace, rehearsal::Report};
+use serde_json::Value;
+
+use crate::{
+    manifest::{Manifest, NEXT_SERVER},
+    namespace::Namespace,
+    rehearsal::Report,
+};
 
 const UPSTREAM_LOST: i32 = -32011;
 
@@ -22,6 +29,34 @@ fn a_liveness_restart_of_the_server_loses_nothing() {
 #[test]
 fn a_liveness_restart_without_ebbtide_loses_calls() {
     liveness_restart(Manifest::without_ebbtide()).assert_something_lost();
+}
+
+/// The kubelet restarts that container alone, and calls its hook before.
+fn another_image(namespace: &Namespace) -> (String, Report) {
+    let load = namespace.rehearse(2_000);
+    let pod = namespace.busy_pod();
+    let image = format!("server={NEXT_SERVER}");
+    namespace.kubectl(&["set", "image", &format!("pod/{pod}"), &image]);
+    namespace.server_restarted(&pod);
+    (pod, load.end())
+}
+
+#[test]
+fn another_image_of_the_server_loses_nothing_and_drains_nothing() {
+    let namespace = Namespace::with(Manifest::native_sidecar().replicas(2));
+    let (pod, report) = another_image(&namespace);
+    report.assert_nothing_lost();
+    let status = namespace.status(&pod);
+    assert_eq!((&status["phase"], &status["report"]), (&"Serving".into(), &Value::Null));
+    // No phase is left for one before it: this sidecar has never drained.
+    let sidecar = namespace.get(&["pod", &pod])["status"]["initContainerStatuses"][0].take();
+    assert_eq!(sidecar["restartCount"], 0, "{sidecar}");
+}
+
+#[test]
+fn another_image_of_the_server_without_ebbtide_loses_calls() {
+    let namespace = Namespace::with(Manifest::without_ebbtide().replicas(2));
+    another_image(&namespace).1.assert_something_lost();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
@@ -39,7 +39,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A kubectl that goes on printing, and all that it has printed so far; ended when dropped.
+/// A program that goes on printing, and all that it has printed so far; ended when dropped.
 pub struct Following {
     child: Child,
     said: Arc<Said>,
@@ -53,7 +53,13 @@ struct Said {
 
 impl Following {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stderr(Stdio::null()).spawn().unwrap();
+        Self::of(command(arguments)).0
+    }
+
+    /// Any other program whose standard input and output are pipes.
+    pub fn of(mut command: Command) -> (Self, ChildStdin) {
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let said = Arc::new(Said::default());
         let writer = Arc::clone(&said);
@@ -65,7 +71,7 @@ impl Following {
             writer.state.lock().unwrap().1 = true;
             writer.changed.notify_all();
         });
-        Self { child, said }
+        (Self { child, said }, stdin)
     }
 
     pub fn lines(&self) -> Vec<String> {

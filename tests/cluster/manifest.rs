@@ -13,6 +13,8 @@ const IMAGES: [(&str, &str); 3] = [
     ("registry.example/mcp-server-with-ebbtide:1", "ebbtide.test/mcp-server-with-ebbtide:1"),
 ];
 pub const EBBTIDE: &str = "ebbtide.test/ebbtide:1";
+/// The same server by another name, for pods whose image is changed.
+pub const NEXT_SERVER: &str = "ebbtide.test/mcp-server:2";
 
 /// The objects of one file, and deploy/rbac.yaml before them.
 #[derive(Debug, Clone)]

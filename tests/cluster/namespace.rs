@@ -97,7 +97,7 @@ impl Namespace {
         }
     }
 
-    fn pods(&self, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
+    pub fn pods(&self, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
         let pods = self.get(&["pods", "--selector=app=mcp-server"]);
         let pods = pods["items"].as_array().unwrap().iter().filter(|pod| wanted(pod));
         pods.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()

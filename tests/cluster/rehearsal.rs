@@ -60,6 +60,11 @@ impl Report {
         self.0["total"]["ok"].as_u64().unwrap()
     }
 
+    /// Every call that was made, whatever became of it.
+    pub fn calls(&self) -> u64 {
+        self.0["total"]["calls"].as_u64().unwrap()
+    }
+
     fn lost(&self) -> &[Value] {
         self.0["lost"].as_array().unwrap()
     }

@@ -1,7 +1,11 @@
 //! Pods that may not look: without the rights of deploy/rbac.yaml, without a token. They drain by
-//! timers, say so, and lose nothing.
+//! timers, say so once, and lose nothing.
 
-use crate::{kubectl::until, manifest::Manifest, namespace::Namespace};
+use crate::{
+    kubectl::{json, until},
+    manifest::Manifest,
+    namespace::Namespace,
+};
 
 fn drains_by_timers(manifest: Manifest) {
     let namespace = Namespace::with(manifest.replicas(2));
@@ -10,6 +14,24 @@ fn drains_by_timers(manifest: Manifest) {
     assert_eq!(namespace.status(&pod)["knowledge"], "timers");
     namespace.kubectl(&["delete", "pod", &pod]);
     load.end().assert_nothing_lost();
+    let mut said = warnings(&namespace, &pod);
+    assert!(!said.is_empty());
+    said.sort();
+    let all = said.len();
+    said.dedup();
+    assert_eq!(said.len(), all, "something was said twice: {said:#?}");
+}
+
+/// The warnings of the pod's sidecar, without their times.
+fn warnings(namespace: &Namespace, pod: &str) -> Vec<String> {
+    let of = format!("[pod/{pod}/ebbtide] ");
+    let log = namespace.log.as_ref().unwrap().lines();
+    let lines = log.iter().filter_map(|line| line.strip_prefix(&of)).map(json);
+    let warnings = lines.filter(|line| line["level"] != "INFO").map(|mut line| {
+        line["timestamp"].take();
+        line.to_string()
+    });
+    warnings.collect()
 }
 
 #[test]

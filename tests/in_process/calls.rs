@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ebbtide::drain::{Phase, handle::Event};
+use ebbtide::{
+    config::value::Refusal,
+    drain::{Phase, handle::Event},
+};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -192,19 +195,42 @@ async fn draining_refuses_what_would_not_end() {
     }
 }
 
+/// What comes too late: a JSON-RPC error in HTTP 200, or, for gateways, in 503.
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_is_refused_in_the_way_that_was_set() {
+    for (refuse_with, status) in [(Refusal::JsonRpc, "200"), (Refusal::Status, "503")] {
+        let world = World::start(Settings { refuse_with, ..Settings::default() }).await;
+        world.drain.tell(Event::Requested).await;
+        world.reached(Phase::Drained).await;
+        for session in ["", "Mcp-Method: tools/call\r\n"] {
+            let mut client = world.asked(&call("7", session)).await;
+            let answer = client.message().await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert_eq!(answer.contains("retry-after: 1\r\n"), status == "503", "{answer}");
+            assert!(answer.contains(r#""id":7,"error":{"code":-32010"#), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+        }
+    }
+}
+
 /// A server that writes no length and no chunks ends an answer by closing: whether it was whole
 /// only the last event tells.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_within_an_event_is_a_server_that_is_gone() {
     let mut world = World::start(Settings::default()).await;
-    for (sent, lost) in [("data: 1\n\n", false), ("data: 1\n\ndata: {\"a", true)] {
+    let answer = "data: {\"result\":{},\"id\":1}\n\n";
+    for (sent, lost, cut) in [
+        (answer, false, false),
+        ("data: 1\n\n", true, false),
+        ("data: 1\n\ndata: {\"a", true, true),
+    ] {
         let (mut client, mut server) = world.held(&call("1", "")).await;
         server.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await;
         server.send(sent).await;
         drop(server);
         let end = client.until("0\r\n\r\n").await;
         assert_eq!(end.contains(r#""id":1,"error":{"code":-32011"#), lost, "{end}");
-        assert_eq!(end.contains("event: ebbtide-cut"), lost, "{end}");
+        assert_eq!(end.contains("event: ebbtide-cut"), cut, "{end}");
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use ebbtide::{
     admin::{Admin, Kubelet},
     app::restart,
+    config::value::Refusal,
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
@@ -25,6 +26,7 @@ use ebbtide::{
     pool::{self, Pool},
     proxy::{Proxy, RequestBody},
     serve::{self, Accept, BoxedIo, Port, Stage},
+    sessions::Sessions,
     tasks::Group,
     telemetry::Metrics,
 };
@@ -49,6 +51,7 @@ pub struct Settings {
     pub rules: Rules,
     pub pool: pool::Limits,
     pub header_timeout: Duration,
+    pub refuse_with: Refusal,
     /// Longest that a lone hook waits.
     pub restart_wait: Duration,
 }
@@ -70,7 +73,13 @@ impl Default for Settings {
             acquire_timeout: seconds(5.0),
             idle_timeout: seconds(4.0),
         };
-        Self { rules, pool, header_timeout: seconds(10.0), restart_wait: seconds(30.0) }
+        Self {
+            rules,
+            pool,
+            header_timeout: seconds(10.0),
+            refuse_with: Refusal::JsonRpc,
+            restart_wait: seconds(30.0),
+        }
     }
 }
 
@@ -92,7 +101,8 @@ impl World {
     /// Starts it and waits until it serves.
     pub async fn start(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let inflight = Inflight::new(Arc::clone(&metrics));
+        let sessions = Sessions::default();
+        let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
         let connections = Arc::new(Connections::default());
         let (driver, drain, watch) = Driver::new(
             settings.rules,
@@ -118,7 +128,14 @@ impl World {
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics);
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
-        let proxy = Proxy { pool, inflight: inflight.clone(), drain: watch.clone() };
+        let drain_watch = watch.clone();
+        let proxy = Proxy {
+            pool,
+            inflight: inflight.clone(),
+            drain: drain_watch,
+            sessions,
+            refuse_with: settings.refuse_with,
+        };
         let admin = Admin {
             drain: drain.clone(),
             watch: watch.clone(),

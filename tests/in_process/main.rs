@@ -12,6 +12,8 @@ mod connections;
 mod hooks;
 mod knowledge;
 mod messages;
+mod pending;
 mod pressure;
+mod seeds;
 mod streams;
 mod timeline;

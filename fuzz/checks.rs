@@ -1,0 +1,207 @@
+//! What has to hold of any bytes: the bodies of the fuzz targets, and of their test on stable Rust
+//! (`tests/in_process/seeds.rs`). Each panics where it does not hold.
+
+#![allow(dead_code, reason = "each target uses one of them")]
+
+use std::collections::HashMap;
+
+use ebbtide::mcp::{
+    answers::{Answers, Said},
+    events::{Event, Events},
+    message::{Envelope, Message},
+    scanner::Scanner,
+    sse::Position,
+};
+use serde_json::value::RawValue;
+
+/// Bounds of `mcp::message`.
+const MAX_ID: usize = 1024;
+const MAX_NAME: usize = 256;
+const MAX_BATCH: usize = 256;
+
+/// Longest input that is split at each of its bytes.
+const SHORT: usize = 256;
+
+/// A body says the same in any split, and what `serde_json` makes of it.
+pub fn scanner(body: &[u8]) {
+    let whole = Scanner::scan(body);
+    for parts in splits(body) {
+        let mut scanner = Scanner::default();
+        for part in &parts {
+            scanner.feed(part);
+        }
+        assert_eq!(scanner.envelope(), whole, "in parts of {:?}", lengths(&parts));
+    }
+    if let Ok(expected) = by_serde_json(body) {
+        assert_eq!(whole, expected, "unlike serde_json");
+    }
+}
+
+/// A stream says the same in any split and has its boundaries at the same places; and where it is
+/// cut, our event is the last that its client sees.
+pub fn events(stream: &[u8]) {
+    let whole = read([stream]);
+    let end = position([stream]);
+    for parts in splits(stream) {
+        assert_eq!(read(parts.iter().copied()), whole, "in parts of {:?}", lengths(&parts));
+        let at = position(parts.iter().copied());
+        let (is, expected) = (at.is_boundary(), end.is_boundary());
+        assert_eq!(is, expected, "a boundary, in parts of {:?}", lengths(&parts));
+        assert_eq!(at.abandon(), end.abandon(), "in parts of {:?}", lengths(&parts));
+    }
+    events_end_at_boundaries(stream);
+    answers(stream);
+    for end in cuts(stream) {
+        cut(&stream[..end]);
+    }
+}
+
+/// The reader that keeps no event finds in any split the answers that the events hold.
+fn answers(stream: &[u8]) {
+    let seen = |parts: &[&[u8]]| {
+        let (mut answers, mut ids) = (Answers::default(), Vec::new());
+        for part in parts {
+            answers.feed(part, |said| {
+                if let Said::Answer(id) = said {
+                    ids.push(id);
+                }
+            });
+        }
+        ids
+    };
+    let whole = seen(&[stream]);
+    for parts in splits(stream) {
+        assert_eq!(seen(&parts), whole, "in parts of {:?}", lengths(&parts));
+    }
+    // Of other bytes the two make different text.
+    if std::str::from_utf8(stream).is_err() {
+        return;
+    }
+    let is_message = |event: &Event| matches!(event.name.as_str(), "" | "message");
+    let mut expected = Vec::new();
+    for event in read([stream]).into_iter().filter(is_message) {
+        let envelope = Scanner::scan(event.data.as_bytes());
+        for message in envelope.iter().flat_map(Envelope::messages) {
+            if let Message::Response { id: Some(id) } = message {
+                expected.push(id.clone());
+            }
+        }
+    }
+    assert_eq!(whole, expected);
+}
+
+fn events_end_at_boundaries(stream: &[u8]) {
+    let (mut events, mut rest) = (Events::new(usize::MAX), stream);
+    while events.next(&mut rest).is_some() {
+        let passed = &stream[..stream.len() - rest.len()];
+        assert!(position([passed]).is_boundary(), "no event ends after {passed:?}");
+    }
+}
+
+/// What came whole before the cut stays, what did not is no message, and then comes ours.
+fn cut(stream: &[u8]) {
+    const OURS: &str = "event: message\ndata: ours\n\n";
+    let before = read([stream]);
+    let abandon = position([stream]).abandon();
+    let seen = read([stream, abandon.as_bytes(), OURS.as_bytes()]);
+    let (kept, after) = seen.split_at(before.len());
+    assert_eq!(kept, before);
+    let (ours, abandoned) = after.split_last().expect("ours is seen");
+    let expected = Event { name: "message".into(), data: "ours".into(), ..Event::default() };
+    assert_eq!(*ours, expected, "cut after {stream:?}");
+    assert!(abandoned.len() <= 1, "{abandoned:?}");
+    assert!(abandoned.iter().all(|event| event.name == "ebbtide-cut"), "{abandoned:?}");
+}
+
+pub fn read<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
+    let mut events = Events::new(usize::MAX);
+    let mut found = Vec::new();
+    for mut part in parts {
+        while let Some(event) = events.next(&mut part) {
+            found.push(event);
+        }
+    }
+    found
+}
+
+fn position<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Position {
+    let mut position = Position::default();
+    for part in parts {
+        position.pass(part);
+    }
+    position
+}
+
+/// In parts of several sizes, and in two wherever that takes no long time.
+fn splits(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
+    let sizes = [1, 2, 3, 5, 8, 64].map(|size| bytes.chunks(size).collect());
+    let halves = cuts(bytes).map(|at| vec![&bytes[..at], &bytes[at..]]);
+    sizes.into_iter().chain(halves).collect()
+}
+
+fn cuts(bytes: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    let step = 1 + bytes.len() / SHORT;
+    (0..=bytes.len()).step_by(step)
+}
+
+fn lengths(parts: &[&[u8]]) -> Vec<usize> {
+    parts.iter().map(|part| part.len()).collect()
+}
+
+/// An error: it is not JSON, or has a key that Rust cannot hold, so that there is nothing to compare.
+fn by_serde_json(body: &[u8]) -> serde_json::Result<Option<Envelope>> {
+    let value: &RawValue = serde_json::from_slice(body)?;
+    match value.get().as_bytes() {
+        [b'{', ..] => Ok(message(value)?.map(Envelope::Single)),
+        [b'[', ..] => {
+            let parts: Vec<&RawValue> = serde_json::from_str(value.get())?;
+            let mut all = Vec::new();
+            for part in parts.into_iter().filter(|part| part.get().starts_with('{')) {
+                all.extend(message(part)?);
+            }
+            let is_response = |one: &&Message| matches!(one, Message::Response { .. });
+            let requests = all.iter().filter(|one| one.is_request()).take(MAX_BATCH);
+            let mut kept: Vec<Message> = requests.cloned().collect();
+            if kept.is_empty() {
+                kept.extend(all.iter().filter(is_response).take(MAX_BATCH).cloned());
+            }
+            if kept.is_empty() {
+                kept.extend(all.into_iter().next());
+            }
+            Ok((!kept.is_empty()).then_some(Envelope::Batch(kept)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn message(message: &RawValue) -> serde_json::Result<Option<Message>> {
+    let members = members(message)?;
+    let member = |key: &str| members.get(key).map(|value| value.get());
+    let id = member("id").filter(|id| *id != "null");
+    let is_text = |id: &&str| !id.starts_with(['{', '[', 't', 'f']) && id.len() <= MAX_ID;
+    let text = id.filter(is_text).map(str::to_owned);
+    let Some(method) = member("method").filter(|method| method.starts_with('"')) else {
+        let answers = member("result").or(member("error")).is_some();
+        return Ok(answers.then_some(Message::Response { id: text }));
+    };
+    let method = short(method).unwrap_or_else(|| "unknown".into());
+    let params = match members.get("params") {
+        Some(params) if params.get().starts_with('{') => self::members(params)?,
+        _ => HashMap::new(),
+    };
+    if id.is_none() {
+        let request = params.get("requestId").map(|id| id.get()).filter(|id| *id != "null");
+        let request = request.filter(is_text).map(str::to_owned);
+        return Ok(Some(Message::Notification { method, request }));
+    }
+    let name = params.get("name").and_then(|name| short(name.get()));
+    Ok(Some(Message::Request { id: text, method, name }))
+}
+
+fn members(object: &RawValue) -> serde_json::Result<HashMap<String, &RawValue>> {
+    serde_json::from_str(object.get())
+}
+
+fn short(text: &str) -> Option<String> {
+    serde_json::from_str::<String>(text).ok().filter(|text| text.len() <= MAX_NAME)
+}

@@ -1,0 +1,52 @@
+//! What a request's body tells of its exchange as it passes: the class, where the head could not
+//! tell it, and which call the client gives up.
+//!
+//! Never holds the exchange in flight.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{Entry, Shared, lock};
+use crate::mcp::{Class, message::Message};
+
+/// Where the parts of a request's body are noted as they pass.
+pub struct Note {
+    pub(super) shared: Arc<Shared>,
+    pub(super) entry: Arc<Entry>,
+}
+
+impl Note {
+    /// Notes the next part.
+    pub fn pass(&self, part: &[u8]) {
+        let entry = &*self.entry;
+        let mut peek = lock(&entry.peek);
+        peek.note(part);
+        if !entry.untold.load(Ordering::Relaxed) {
+            return;
+        }
+        let told = peek.first_look();
+        drop(peek);
+        let Some(message) = told else {
+            return;
+        };
+        entry.untold.store(false, Ordering::Relaxed);
+        self.shared.reclassify(entry, Class::Call.refine(&message));
+        if let Message::Notification { method, request: Some(id) } = &message
+            && method == "notifications/cancelled"
+        {
+            // The server has not heard of it, and may end the call's stream once it has.
+            self.shared.cancels(entry, id);
+        }
+    }
+
+    /// Whether only the rest of the body can tell what the exchange is.
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        self.entry.untold.load(Ordering::Relaxed)
+    }
+
+    /// Whether the message was seen to its end.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        lock(&self.entry.peek).scanner().is_complete()
+    }
+}

@@ -1,0 +1,86 @@
+//! Watches a stream of events on its way to the client for what somebody awaits: the answers to the
+//! exchange's own calls, those to the pending calls of its session, and the endpoint that an
+//! HTTP+SSE server names.
+//!
+//! Never changes what passes, and never keeps an event.
+
+use crate::{
+    inflight::Ticket,
+    mcp::{
+        Class,
+        answers::{Answers, Said},
+        message::is_same_id,
+    },
+    sessions::{Call, Sessions},
+    telemetry::metrics::Outcome,
+};
+
+/// One stream that is watched.
+pub struct Watch {
+    answers: Answers,
+    sessions: Sessions,
+    /// The exchange's own calls whose answers have passed.
+    answered: Vec<String>,
+}
+
+impl Watch {
+    /// A watch where somebody may await something on the answer of this exchange.
+    pub fn of(ticket: &Ticket, sessions: &Sessions) -> Option<Box<Self>> {
+        let wanted = match ticket.class() {
+            Class::Call | Class::Initialize | Class::Resume => true,
+            // Only HTTP+SSE has streams without a session's header.
+            Class::Stream => ticket.session().is_none(),
+            _ => false,
+        };
+        wanted.then(|| {
+            let answered = Vec::new();
+            Box::new(Self { answers: Answers::default(), sessions: sessions.clone(), answered })
+        })
+    }
+
+    /// Takes what passes. Whether anything may still come that matters.
+    pub fn pass(&mut self, data: &[u8], ticket: &mut Ticket) -> bool {
+        let Self { answers, sessions, answered } = self;
+        let (mut endpoint, before) = (None, answered.len());
+        answers.feed(data, |said| match said {
+            Said::Answer(id) if ticket.class().is_stream() => ticket.passes_answer(&id),
+            Said::Answer(id) => answered.push(id),
+            Said::Endpoint(text) => endpoint = Some(text),
+        });
+        if ticket.class() != Class::Stream {
+            if self.answered.len() > before && self.unanswered(ticket).is_empty() {
+                // The client may leave now.
+                ticket.settled();
+                ticket.will_be(Outcome::Completed);
+            }
+            return true;
+        }
+        if let (Some(endpoint), None) = (endpoint, ticket.session())
+            && let Some(path) = ticket.path()
+            && let Some(session) = sessions.open_endpoint(path, &endpoint)
+        {
+            ticket.belongs_to(session);
+        }
+        ticket.session().is_some() || !self.answers.has_begun()
+    }
+
+    /// The exchange's own calls that nobody has answered, at the end of its stream.
+    pub fn unanswered(&self, ticket: &Ticket) -> Vec<Call> {
+        if ticket.class().is_stream() || ticket.is_cancelled() {
+            return Vec::new();
+        }
+        let is_answered = |call: &Call| self.answered.iter().any(|id| is_same_id(id, &call.id));
+        ticket.calls().into_iter().filter(|call| !is_answered(call)).collect()
+    }
+
+    /// The ids that were answered.
+    pub fn answered(&self) -> &[String] {
+        &self.answered
+    }
+
+    /// Whether the client can come back for what was not answered (2025-11-25, server-side
+    /// polling): it has a session, and an event's id to come back with.
+    pub fn may_come_back(&self, ticket: &Ticket) -> bool {
+        ticket.session().is_some() && self.answers.is_resumable()
+    }
+}

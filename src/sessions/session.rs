@@ -1,0 +1,189 @@
+//! One session: what of it is in flight, and which of its calls still await an answer though their
+//! exchange is over: the client left, the server lets it come back (2025-11-25), or answers on
+//! another stream (HTTP+SSE).
+//!
+//! Never waits for a call longer than [`PENDING_AGE`], and never for more than [`MAX_PENDING`].
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::lock;
+use crate::mcp::message::is_same_id;
+
+/// How long a call is waited for once its exchange is over. Clients that come back do so within
+/// seconds; one that died never does.
+pub(super) const PENDING_AGE: Duration = Duration::from_mins(1);
+/// Most calls of one session that are waited for; beyond, the oldest is given up.
+const MAX_PENDING: usize = 64;
+
+/// A call that awaits an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The JSON-RPC id, as JSON text.
+    pub id: String,
+    pub method: String,
+    /// `params.name`.
+    pub name: Option<String>,
+    /// When its exchange ended.
+    pub since: Instant,
+}
+
+impl Call {
+    #[must_use]
+    pub fn new(id: String, method: String, name: Option<String>) -> Self {
+        Self { id, method, name, since: Instant::now() }
+    }
+}
+
+struct State {
+    last_used: Instant,
+    over: bool,
+    pending: Vec<Call>,
+}
+
+/// A legacy session, shared by the table and by its exchanges.
+pub struct Session {
+    id: Box<str>,
+    endpoint: bool,
+    /// Exchanges in flight that have an end.
+    finite: AtomicUsize,
+    state: Mutex<State>,
+    /// Pending calls of all sessions.
+    pending: Arc<AtomicUsize>,
+}
+
+impl Session {
+    pub(super) fn new(id: &str, pending: &Arc<AtomicUsize>) -> Self {
+        let state = State { last_used: Instant::now(), over: false, pending: Vec::new() };
+        Self {
+            id: id.into(),
+            endpoint: false,
+            finite: AtomicUsize::new(0),
+            state: Mutex::new(state),
+            pending: Arc::clone(pending),
+        }
+    }
+
+    pub(super) fn at_endpoint(target: &str, pending: &Arc<AtomicUsize>) -> Self {
+        Self { endpoint: true, ..Self::new(target, pending) }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether its calls are answered on the stream that named their endpoint (HTTP+SSE).
+    #[must_use]
+    pub fn is_endpoint(&self) -> bool {
+        self.endpoint
+    }
+
+    /// The first 12 hexadecimal digits of the id's SHA-256: ids are secrets.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let digest = Sha256::digest(self.id.as_bytes());
+        let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        format!("{start:012x}")
+    }
+
+    /// An exchange that has an end begins.
+    pub fn begin(&self) {
+        self.finite.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An exchange that has an end is over.
+    pub fn finish(&self) {
+        self.finite.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether something is pending, or more than `own` exchanges with an end are in flight.
+    #[must_use]
+    pub fn is_busy(&self, own: usize) -> bool {
+        self.finite.load(Ordering::Relaxed) > own || self.has_pending()
+    }
+
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !lock(&self.state).pending.is_empty()
+    }
+
+    /// The calls that await an answer, the oldest first.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Call> {
+        lock(&self.state).pending.clone()
+    }
+
+    /// The calls that await an answer; whoever takes them answers them.
+    #[must_use]
+    pub fn take_pending(&self) -> Vec<Call> {
+        let taken = std::mem::take(&mut lock(&self.state).pending);
+        self.pending.fetch_sub(taken.len(), Ordering::Relaxed);
+        taken
+    }
+
+    /// These calls await an answer from now on. An id that is used again takes the older one's
+    /// place.
+    pub fn pend(&self, calls: impl IntoIterator<Item = Call>) {
+        let mut state = lock(&self.state);
+        if state.over {
+            return;
+        }
+        let before = state.pending.len();
+        for call in calls {
+            state.pending.retain(|known| !is_same_id(&known.id, &call.id));
+            if state.pending.len() == MAX_PENDING {
+                state.pending.remove(0);
+            }
+            state.pending.push(call);
+        }
+        self.count(before, state.pending.len());
+    }
+
+    /// The call with this id is answered, or nobody awaits it any more; whether it was pending.
+    pub fn settle(&self, id: &str) -> bool {
+        let mut state = lock(&self.state);
+        let before = state.pending.len();
+        state.pending.retain(|call| !is_same_id(&call.id, id));
+        self.count(before, state.pending.len());
+        state.pending.len() < before
+    }
+
+    pub(super) fn used(&self) {
+        lock(&self.state).last_used = Instant::now();
+    }
+
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        now.duration_since(lock(&self.state).last_used)
+    }
+
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.over = true;
+        let before = state.pending.len();
+        state.pending.clear();
+        self.count(before, 0);
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        let mut state = lock(&self.state);
+        let before = state.pending.len();
+        state.pending.retain(|call| now.duration_since(call.since) < PENDING_AGE);
+        self.count(before, state.pending.len());
+    }
+
+    fn count(&self, before: usize, after: usize) {
+        if after >= before {
+            self.pending.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.pending.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}
