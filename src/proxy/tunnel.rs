@@ -16,6 +16,7 @@ use super::{
     forward::{self, Answer},
     headers,
     request_body::RequestBody,
+    resend,
 };
 use crate::{
     inflight::{Ending, Ticket},
@@ -55,7 +56,7 @@ pub async fn forward(
     let mut response = unless_ended(&exchange.ticket, pin!(connection.send(request)))
         .await
         .map_err(Failure::ended)?
-        .map_err(|error| forward::lost(&error.cause))?;
+        .map_err(|error| resend::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
         let received = forward::receive(proxy, exchange, slot, connection, response)?;
