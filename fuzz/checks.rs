@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use ebbtide::mcp::{
+    answers::{Answers, Said},
     events::{Event, Events},
     message::{Envelope, Message},
     scanner::Scanner,
@@ -49,9 +50,44 @@ pub fn events(stream: &[u8]) {
         assert_eq!(at.abandon(), end.abandon(), "in parts of {:?}", lengths(&parts));
     }
     events_end_at_boundaries(stream);
+    answers(stream);
     for end in cuts(stream) {
         cut(&stream[..end]);
     }
+}
+
+/// The reader that keeps no event finds in any split the answers that the events hold.
+fn answers(stream: &[u8]) {
+    let seen = |parts: &[&[u8]]| {
+        let (mut answers, mut ids) = (Answers::default(), Vec::new());
+        for part in parts {
+            answers.feed(part, |said| {
+                if let Said::Answer(id) = said {
+                    ids.push(id);
+                }
+            });
+        }
+        ids
+    };
+    let whole = seen(&[stream]);
+    for parts in splits(stream) {
+        assert_eq!(seen(&parts), whole, "in parts of {:?}", lengths(&parts));
+    }
+    // Of other bytes the two make different text.
+    if std::str::from_utf8(stream).is_err() {
+        return;
+    }
+    let is_message = |event: &Event| matches!(event.name.as_str(), "" | "message");
+    let mut expected = Vec::new();
+    for event in read([stream]).into_iter().filter(is_message) {
+        let envelope = Scanner::scan(event.data.as_bytes());
+        for message in envelope.iter().flat_map(Envelope::messages) {
+            if let Message::Response { id: Some(id) } = message {
+                expected.push(id.clone());
+            }
+        }
+    }
+    assert_eq!(whole, expected);
 }
 
 fn events_end_at_boundaries(stream: &[u8]) {
@@ -123,8 +159,12 @@ fn by_serde_json(body: &[u8]) -> serde_json::Result<Option<Envelope>> {
             for part in parts.into_iter().filter(|part| part.get().starts_with('{')) {
                 all.extend(message(part)?);
             }
+            let is_response = |one: &&Message| matches!(one, Message::Response { .. });
             let requests = all.iter().filter(|one| one.is_request()).take(MAX_BATCH);
             let mut kept: Vec<Message> = requests.cloned().collect();
+            if kept.is_empty() {
+                kept.extend(all.iter().filter(is_response).take(MAX_BATCH).cloned());
+            }
             if kept.is_empty() {
                 kept.extend(all.into_iter().next());
             }
@@ -145,15 +185,16 @@ fn message(message: &RawValue) -> serde_json::Result<Option<Message>> {
         return Ok(answers.then_some(Message::Response { id: text }));
     };
     let method = short(method).unwrap_or_else(|| "unknown".into());
-    if id.is_none() {
-        return Ok(Some(Message::Notification { method }));
-    }
-    let name = match members.get("params") {
-        Some(params) if params.get().starts_with('{') => {
-            self::members(params)?.get("name").and_then(|name| short(name.get()))
-        }
-        _ => None,
+    let params = match members.get("params") {
+        Some(params) if params.get().starts_with('{') => self::members(params)?,
+        _ => HashMap::new(),
     };
+    if id.is_none() {
+        let request = params.get("requestId").map(|id| id.get()).filter(|id| *id != "null");
+        let request = request.filter(is_text).map(str::to_owned);
+        return Ok(Some(Message::Notification { method, request }));
+    }
+    let name = params.get("name").and_then(|name| short(name.get()));
     Ok(Some(Message::Request { id: text, method, name }))
 }
 
