@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "drain/hooks.rs",
     "drain/knowledge.rs",
     "mcp/",
+    "pool/http1/",
     "serve/framing.rs",
     "cli/demo/picture.rs",
     "cli/load/outcome.rs",

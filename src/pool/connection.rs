@@ -1,110 +1,118 @@
 //! One HTTP/1.1 connection to the upstream, driven by whoever uses it: no task and no channel of
 //! its own (performance: a spawned driver costs two wake-ups per request).
 //!
-//! Never decides whether a request may be sent again; [`SendError`] says what is known.
+//! Never decides whether a request may be sent again; [`SendError`] says what is known. Never reads
+//! more than somebody has asked for: that is the back-pressure.
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    task::{Context, Poll, Wake, Waker},
+    future::{Future, poll_fn},
+    io,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    task::unconstrained,
+};
 
-use super::{BoxedIo, Budget, Closed, Outgoing, counts::Tally};
+use super::{
+    BoxedIo, Closed, ExchangeError, Outgoing,
+    counts::Tally,
+    http1::{Decoder, Part},
+    sending::Sending,
+};
 
-/// A connection, and whether it had served an exchange before.
-pub struct Connection<B: Outgoing> {
-    sender: http1::SendRequest<B>,
-    /// Boxed, since the connection moves through many futures, each of which would hold room.
-    driver: Box<http1::Connection<TokioIo<BoxedIo>, B>>,
-    ended: bool,
+/// Most bytes read at once. On the stack: what waits for bytes holds no buffer, and what came is
+/// kept in as much room as it needs.
+const READ: usize = 16 * 1024;
+
+/// Most bytes read at once of a body of which more came than [`READ`]: straight into the memory
+/// in which it is handed on.
+const READ_MUCH: usize = 64 * 1024;
+
+/// A connection, and whether it had served an exchange before. Boxed, since it moves through many
+/// futures, each of which would hold room.
+pub struct Connection<B: Outgoing>(Box<Inner<B>>);
+
+struct Inner<B: Outgoing> {
+    io: BoxedIo,
+    sending: Sending<B>,
+    answer: Decoder,
+    /// Why the rest of the request could not be written: what counts is whether an answer comes.
+    unwritten: Option<io::Error>,
+    /// Whether the last read has left some.
+    much: bool,
+    /// Whether reading failed, or gave what is no answer.
+    failed: bool,
     reused: bool,
-    /// Set while nobody uses it and bytes, or a close, have come.
-    disturbed: Arc<Disturbed>,
     counted: Counted,
-}
-
-/// Notes that the upstream did something on an idle connection: so whoever wants to use it asks
-/// this flag, and polls the connection only if it is set.
-#[derive(Default)]
-struct Disturbed(AtomicBool);
-
-impl Wake for Disturbed {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// A request without a response.
 #[derive(Debug)]
 pub struct SendError<B> {
-    pub cause: hyper::Error,
+    pub cause: ExchangeError,
     /// The request, when not a byte of it was written.
     pub unsent: Option<Box<Request<B>>>,
 }
 
 impl<B: Outgoing> Connection<B> {
-    pub(super) async fn open(
-        io: BoxedIo,
-        budget: Budget,
-        tally: Arc<Tally>,
-    ) -> hyper::Result<Self> {
-        let mut builder = http1::Builder::new();
-        if budget == Budget::Streams {
-            // Ten thousand open streams pay for their buffers all day; a call for a moment.
-            builder.read_buf_exact_size(Some(STREAM_READ_BUFFER));
-        }
-        let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
+    pub(super) fn new(io: BoxedIo, tally: Arc<Tally>) -> Self {
         tally.created();
-        let counted = Counted { tally, closing: Closed::Abandoned };
-        let driver = Box::new(driver);
-        let disturbed = Arc::default();
-        Ok(Self { sender, driver, ended: false, reused: false, disturbed, counted })
+        Self(Box::new(Inner {
+            io,
+            sending: Sending::default(),
+            answer: Decoder::default(),
+            unwritten: None,
+            much: false,
+            failed: false,
+            reused: false,
+            counted: Counted { tally, closing: Closed::Abandoned },
+        }))
     }
 
     /// Whether it had served an exchange before.
     #[must_use]
     pub fn is_reused(&self) -> bool {
-        self.reused
+        self.0.reused
     }
 
     pub(super) fn mark_reused(&mut self) {
-        self.reused = true;
+        self.0.reused = true;
     }
 
     /// Closes it, and says why; dropping it counts as [`Closed::Abandoned`].
     pub fn close(mut self, reason: Closed) {
-        self.counted.closing = reason;
+        self.0.counted.closing = reason;
     }
 
-    /// Whether the last exchange has ended on both sides, and the connection may be kept. From
-    /// here on it notes what the upstream does on it.
-    pub fn is_idle(&mut self) -> bool {
-        self.disturbed.0.store(false, Relaxed);
-        let waker = Waker::from(Arc::clone(&self.disturbed));
-        self.poll_driver(&mut Context::from_waker(&waker));
-        !self.ended && self.sender.is_ready()
+    /// Whether the last exchange has ended on both sides, and the connection may be kept.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let inner = &*self.0;
+        !inner.failed
+            && inner.unwritten.is_none()
+            && inner.sending.is_done()
+            && inner.answer.is_idle()
     }
 
     /// Whether the next request may be written on an idle connection: the upstream did not close,
     /// and no stray byte came.
     pub fn is_ready(&mut self) -> bool {
-        !self.disturbed.0.load(Relaxed) || self.is_idle()
-    }
-
-    /// Moves bytes both ways as far as they go now. Whoever awaits the response or reads its body
-    /// has to call this from the same `poll`.
-    pub fn poll_driver(&mut self, context: &mut Context<'_>) {
-        // How it ended reaches the user through the response or its body.
-        self.ended = self.ended || Pin::new(&mut *self.driver).poll(context).is_ready();
+        let mut byte = [MaybeUninit::uninit()];
+        let mut buffer = ReadBuf::uninit(&mut byte);
+        let io = &mut self.0.io;
+        // Asked out of turn: a task that has used up its turn would never hear of the close.
+        let read = pin!(unconstrained(poll_fn(|context| {
+            Pin::new(&mut *io).poll_read(context, &mut buffer)
+        })));
+        read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Sends a request and resolves with the head of its answer. Dropping the future spoils the
@@ -112,36 +120,144 @@ impl<B: Outgoing> Connection<B> {
     ///
     /// # Errors
     /// The connection broke, or what came is not HTTP.
-    pub async fn send(
-        &mut self,
-        request: Box<Request<B>>,
-    ) -> Result<Response<Incoming>, SendError<B>> {
-        let Self { sender, driver, ended, .. } = self;
-        // Boxed, too: hyper's future has room for the request, in case that it gives it back.
-        let mut response = Box::pin(sender.try_send_request(*request));
-        std::future::poll_fn(move |context| {
-            *ended = *ended || Pin::new(&mut **driver).poll(context).is_ready();
-            match response.as_mut().poll(context) {
-                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut error)) => {
-                    let unsent = error.take_message().map(Box::new);
-                    Poll::Ready(Err(SendError { cause: error.into_error(), unsent }))
-                }
-                Poll::Pending => Poll::Pending,
+    pub async fn send(&mut self, request: Box<Request<B>>) -> Result<Response<()>, SendError<B>> {
+        let inner = &mut *self.0;
+        inner.answer.begin(*request.method() == Method::HEAD);
+        inner.sending.begin(request);
+        match poll_fn(|context| inner.poll_head(context)).await {
+            Ok(response) => Ok(response),
+            Err(cause) => {
+                inner.failed = true;
+                let cause = match (cause, inner.unwritten.take()) {
+                    (ExchangeError::Incomplete, Some(error)) => error.into(),
+                    (cause, _) => cause,
+                };
+                Err(SendError { cause, unsent: inner.sending.abandon() })
             }
-        })
-        .await
+        }
+    }
+
+    /// The next frame of the answer's body; `None` after its last.
+    ///
+    /// # Errors
+    /// The connection broke, or what came is not HTTP.
+    pub fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        let inner = &mut *self.0;
+        let polled = ready!(inner.poll_body(context)).transpose();
+        inner.failed |= matches!(polled, Some(Err(_)));
+        Poll::Ready(polled)
+    }
+
+    /// Whether the answer's body has no frame left.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.answer.is_over()
+    }
+
+    /// Whether the answer's body tells by itself where it ends; else it ends with the connection,
+    /// however that ended.
+    #[must_use]
+    pub fn is_framed(&self) -> bool {
+        self.0.answer.is_framed()
+    }
+
+    /// What is known of the length of the rest of the answer's body.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.0.answer.size_hint()
     }
 
     /// Turns an upgraded connection into its bare stream, with what was read beyond the head.
     /// The connection counts as open until `Upgraded` is dropped.
     #[must_use]
     pub fn into_upgraded(self) -> Upgraded {
-        let Self { driver, counted, .. } = self;
-        let parts = driver.into_parts();
-        let mut counted = counted;
+        let Inner { io, answer, mut counted, .. } = *self.0;
         counted.closing = Closed::Stream;
-        Upgraded { io: parts.io.into_inner(), read: parts.read_buf, counted }
+        Upgraded { io, read: answer.into_unread(), counted }
+    }
+}
+
+impl<B: Outgoing> Inner<B> {
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, ExchangeError>> {
+        self.poll_sending(context)?;
+        loop {
+            if let Some(response) = self.answer.head()? {
+                return Poll::Ready(Ok(response));
+            }
+            if !ready!(self.poll_read(context))? {
+                return Poll::Ready(Err(ExchangeError::Incomplete));
+            }
+        }
+    }
+
+    fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, ExchangeError>> {
+        if self.failed {
+            return Poll::Ready(Ok(None));
+        }
+        // The answer came before the whole request was out, and goes on if that breaks off.
+        if self.poll_sending(context).is_err() {
+            self.unwritten = Some(io::ErrorKind::BrokenPipe.into());
+        }
+        loop {
+            match self.answer.body()? {
+                Part::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                Part::Trailers(trailers) => {
+                    return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
+                }
+                Part::End => return Poll::Ready(Ok(None)),
+                Part::More => {}
+            }
+            if !ready!(self.poll_read(context))? && !self.answer.close() {
+                return Poll::Ready(Err(ExchangeError::Incomplete));
+            }
+        }
+    }
+
+    /// Moves the request on. Where the upstream does not take it, an answer may still come.
+    ///
+    /// # Errors
+    /// Its body broke off.
+    fn poll_sending(&mut self, context: &mut Context<'_>) -> Result<(), ExchangeError> {
+        if self.unwritten.is_none()
+            && !self.sending.is_done()
+            && let Poll::Ready(Err(error)) = self.sending.poll(&mut self.io, context)
+        {
+            match error {
+                ExchangeError::Io(error) => self.unwritten = Some(error),
+                other => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once; whether anything came before the end.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let bytes = if std::mem::take(&mut self.much) {
+            let mut bytes = BytesMut::with_capacity(READ_MUCH);
+            ready!(pin!(self.io.read_buf(&mut bytes)).poll(context))?;
+            self.much = bytes.len() >= READ;
+            // What nobody reads for a while may not hold far more room than it needs.
+            let full = bytes.len() > READ_MUCH / 2;
+            if full { bytes.freeze() } else { Bytes::copy_from_slice(&bytes) }
+        } else {
+            let mut room = [const { MaybeUninit::uninit() }; READ];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+            self.much = buffer.filled().len() == READ;
+            Bytes::copy_from_slice(buffer.filled())
+        };
+        let came = !bytes.is_empty();
+        self.answer.feed(bytes);
+        Poll::Ready(Ok(came))
     }
 }
 
@@ -164,6 +280,3 @@ impl Drop for Counted {
         self.tally.closed(self.closing);
     }
 }
-
-/// Bytes read at once from a stream.
-const STREAM_READ_BUFFER: usize = 2048;

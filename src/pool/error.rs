@@ -1,8 +1,22 @@
-//! Why there is no connection to the upstream, in the operator's words.
+//! Why there is no connection to the upstream, or no answer from it, in the operator's words.
 
 use std::{fmt, io, time::Duration};
 
-use super::Budget;
+use super::{Budget, http1::Invalid};
+
+/// Why an exchange has no answer, or none that is whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error(transparent)]
+    NotHttp(#[from] Invalid),
+    #[error("it ended before the answer was whole")]
+    Incomplete,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Nothing that the upstream did.
+    #[error("the request's body broke off: {0}")]
+    RequestBody(Box<dyn std::error::Error + Send + Sync>),
+}
 
 /// Why there is no connection.
 #[derive(Debug)]

@@ -6,6 +6,8 @@
 mod connection;
 mod counts;
 mod error;
+mod http1;
+mod sending;
 mod slot;
 
 use std::{
@@ -31,7 +33,7 @@ use self::counts::Tally;
 pub use self::{
     connection::{Connection, Counted, SendError, Upgraded},
     counts::{Closed, Counts},
-    error::AcquireError,
+    error::{AcquireError, ExchangeError},
     slot::{Held, Slot},
 };
 use crate::telemetry::Metrics;
@@ -43,11 +45,14 @@ pub type BoxedIo = Box<dyn Io>;
 
 /// The body of a request to the upstream.
 pub trait Outgoing:
-    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
 {
 }
 impl<T> Outgoing for T where
-    T: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+    T: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static
 {
 }
 
@@ -253,5 +258,7 @@ impl<B: Outgoing> Shared<B> {
     }
 }
 
+#[cfg(test)]
+mod exchange_tests;
 #[cfg(test)]
 mod tests;

@@ -71,13 +71,7 @@ impl<B: Outgoing> Slot<B> {
         let mut pause = Duration::from_millis(10);
         loop {
             let cause = match timeout_at(deadline, (self.pool.connector)()).await {
-                Ok(Ok(io)) => {
-                    let tally = Arc::clone(&self.pool.tally);
-                    match Connection::open(io, self.budget, tally).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => io::Error::other(error),
-                    }
-                }
+                Ok(Ok(io)) => return Ok(Connection::new(io, Arc::clone(&self.pool.tally))),
                 Ok(Err(cause)) => cause,
                 Err(_) => io::ErrorKind::TimedOut.into(),
             };
@@ -108,7 +102,7 @@ impl<B: Outgoing> Slot<B> {
     }
 
     /// Ends the use. A connection that is ready for the next request is kept.
-    pub fn release(self, mut connection: Connection<B>) {
+    pub fn release(self, connection: Connection<B>) {
         let reason = if self.budget == Budget::Streams {
             Closed::Stream
         } else if self.budget == Budget::Messages || !connection.is_idle() {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::streamed::Streamed;
-use crate::inflight::Ticket;
+use crate::{inflight::Ticket, pool::ExchangeError};
 
 pub type AnswerFrame = Result<Frame<Bytes>, Broken>;
 
@@ -21,7 +21,7 @@ pub type AnswerFrame = Result<Frame<Bytes>, Broken>;
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error("the server broke off: {0}")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] ExchangeError),
     #[error("cut short at the deadline")]
     CutShort,
 }

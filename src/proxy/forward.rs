@@ -4,9 +4,7 @@
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, response};
 
 use super::{
     Exchange, Proxy,
@@ -14,13 +12,14 @@ use super::{
     body::ProxyBody,
     headers,
     request_body::RequestBody,
+    resend::{repeatable, resend},
     streamed::{Events, Streamed, next_frame},
     tunnel::Tunnel,
     watch::Watch,
 };
 use crate::{
     mcp::{Class, sse::Position},
-    pool::{AcquireError, Budget, Closed, Connection, SendError, Slot},
+    pool::{AcquireError, Budget, Closed, Connection, Slot},
     serve::Context,
     telemetry::metrics::Outcome,
 };
@@ -109,16 +108,17 @@ pub async fn forward(
             Err(ending) => return Err(Failure::ended(ending)),
         }
     };
-    let (mut head, mut streamed) = receive(proxy, exchange, slot, connection, response)?;
-    if !exchange.ticket.class().is_json_rpc() || !is_media(&head.headers, b"application/json") {
+    let Received { mut head, mut streamed, media } =
+        receive(proxy, exchange, slot, connection, response)?;
+    if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
         return Ok(Answer::as_it_comes(head, streamed));
     }
+    // Where a length was given, the server is held to it; else it is known once it is whole.
+    let sized = streamed.size_hint().exact().is_some();
     let Some(whole) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };
-    // The length is known now, whatever the framing was; where it was given, hyper has held the
-    // server to it.
-    if !head.headers.contains_key(header::CONTENT_LENGTH) {
+    if !sized {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     }
     Ok(Answer::Whole(head, whole))
@@ -153,62 +153,19 @@ async fn line_up(
     }
 }
 
-/// Sends the request once more, on a fresh connection, if a reused one died under a request that
-/// the server cannot have acted on.
-async fn resend(
-    slot: &mut Slot<RequestBody>,
-    connection: Connection<RequestBody>,
-    error: SendError<RequestBody>,
-    again: Option<Box<Request<RequestBody>>>,
-) -> Result<(Connection<RequestBody>, Response<Incoming>), Failure> {
-    let SendError { cause, unsent } = error;
-    let reused = connection.is_reused();
-    connection.close(Closed::Error);
-    let no_answer =
-        cause.is_incomplete_message() || cause.is_canceled() || cause.is_closed() || is_io(&cause);
-    let request = match unsent.or(again.filter(|_| no_answer)) {
-        Some(request) if reused => request,
-        _ => return Err(lost(&cause)),
-    };
-    let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
-    match connection.send(request).await {
-        Ok(response) => Ok((connection, response)),
-        Err(error) => {
-            connection.close(Closed::Error);
-            Err(lost(&error.cause))
-        }
-    }
+/// The upstream's answer, before it is decided how it is passed on.
+pub struct Received {
+    pub head: response::Parts,
+    pub streamed: Box<Streamed>,
+    pub media: Media,
 }
 
-/// A copy of the request, where it may be sent twice and the connection is one that may be stale:
-/// safe methods without a body (RFC 9110, section 9.2.1). A `tools/call` never is.
-fn repeatable(
-    request: &Request<RequestBody>,
-    connection: &Connection<RequestBody>,
-) -> Option<Box<Request<RequestBody>>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !connection.is_reused() || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Box::new(Request::new(RequestBody::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-fn is_io(cause: &hyper::Error) -> bool {
-    std::error::Error::source(cause)
-        .is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>)
-}
-
-pub fn lost(cause: &hyper::Error) -> Failure {
-    let text = if cause.is_parse() {
-        format!("what the server answered is not HTTP/1.1: {cause}")
-    } else {
-        format!("the server closed the connection before it answered: {cause}")
-    };
-    Failure::lost(&text)
+/// What of an answer's media type matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Events,
+    Other,
 }
 
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
@@ -217,19 +174,11 @@ pub fn receive(
     exchange: &mut Exchange,
     mut slot: Slot<RequestBody>,
     connection: Connection<RequestBody>,
-    mut response: Response<Incoming>,
-) -> Result<(response::Parts, Box<Streamed>), Failure> {
-    let headers = response.headers();
-    let coded = headers.contains_key(header::TRANSFER_ENCODING);
-    let sized = headers.contains_key(header::CONTENT_LENGTH);
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if upgraded || coded && (sized || headers::has_foreign_coding(headers)) {
+    mut response: Response<()>,
+) -> Result<Received, Failure> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.close(Closed::Error);
-        return Err(Failure::lost(if upgraded {
-            "the server switched protocols without being asked to"
-        } else {
-            "the server's answer does not tell where it ends (Transfer-Encoding)"
-        }));
+        return Err(Failure::lost("the server switched protocols without being asked to"));
     }
     let session = exchange.ticket.session().map(|session| &**session);
     proxy.sessions.answered(session, response.status(), response.headers());
@@ -240,9 +189,10 @@ pub fn receive(
         proxy.sessions.end(session);
     }
     headers::to_client(&mut response);
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     let class = exchange.ticket.class();
-    let events = is_media(&head.headers, b"text/event-stream");
+    let media = media(&head.headers);
+    let events = media == Media::Events;
     if events {
         // Its last event may be ours.
         head.headers.remove(header::CONTENT_LENGTH);
@@ -264,15 +214,18 @@ pub fn receive(
         // Whatever it is, it is the answer; or the answer comes on another stream.
         exchange.ticket.settled();
     }
-    let events = match (events, head.headers.contains_key(header::CONTENT_ENCODING)) {
-        (false, _) => Events::None,
+    let events = if !events {
+        Events::None
+    } else if head.headers.contains_key(header::CONTENT_ENCODING) {
         // Nobody can write an event into what is compressed.
-        (true, true) => Events::Sealed,
-        (true, false) => Events::Open { position: Position::default(), framed: coded || sized },
+        Events::Sealed
+    } else {
+        Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
     let open = matches!(events, Events::Open { .. }) && head.status.is_success();
     let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
-    Ok((head, Box::new(Streamed::new(slot, connection, body, events, watch))))
+    let streamed = Box::new(Streamed::new(slot, connection, events, watch));
+    Ok(Received { head, streamed, media })
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than
@@ -325,9 +278,20 @@ fn join(first: Bytes, more: &BytesMut) -> Bytes {
     whole.freeze()
 }
 
-fn is_media(headers: &HeaderMap, media: &[u8]) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.len() >= media.len() && value[..media.len()].eq_ignore_ascii_case(media)
-    })
+fn media(headers: &HeaderMap) -> Media {
+    let Some(value) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
+        return Media::Other;
+    };
+    let is = |media: &[u8]| {
+        value
+            .split_at_checked(media.len())
+            .is_some_and(|(start, _)| start.eq_ignore_ascii_case(media))
+    };
+    if is(b"application/json") {
+        Media::Json
+    } else if is(b"text/event-stream") {
+        Media::Events
+    } else {
+        Media::Other
+    }
 }

@@ -10,6 +10,7 @@ mod forward;
 mod headers;
 mod last_words;
 mod request_body;
+mod resend;
 mod streamed;
 mod tunnel;
 mod watch;

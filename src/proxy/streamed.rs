@@ -13,22 +13,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::{
     body::{AnswerFrame, Broken},
     last_words::{last_event, outcome},
-    request_body::{FrameResult, RequestBody},
+    request_body::RequestBody,
     watch::Watch,
 };
 use crate::{
     inflight::{Ending, Ticket},
     mcp::sse::Position,
-    pool::{Closed, Connection, Slot},
+    pool::{Closed, Connection, ExchangeError, Slot},
     telemetry::metrics::Outcome,
 };
+
+type UpstreamFrame = Result<Frame<Bytes>, ExchangeError>;
 
 /// How long an event under way may take to end once the stream is to end.
 const EVENT_PATIENCE: Duration = Duration::from_millis(300);
@@ -49,8 +50,8 @@ pub enum Events {
 /// An answer that is passed on as it comes. Whoever reads it drives the upstream's connection:
 /// who does not read holds the upstream back.
 pub struct Streamed {
+    /// Until its part is over.
     upstream: Option<(Slot<RequestBody>, Connection<RequestBody>)>,
-    body: Incoming,
     held: VecDeque<Frame<Bytes>>,
     events: Events,
     watch: Option<Box<Watch>>,
@@ -62,13 +63,11 @@ impl Streamed {
     pub fn new(
         slot: Slot<RequestBody>,
         connection: Connection<RequestBody>,
-        body: Incoming,
         events: Events,
         watch: Option<Box<Watch>>,
     ) -> Self {
         Self {
             upstream: Some((slot, connection)),
-            body,
             held: VecDeque::new(),
             events,
             watch,
@@ -79,7 +78,7 @@ impl Streamed {
 
     /// Whether the upstream has nothing more to send.
     pub fn is_over(&self) -> bool {
-        self.body.is_end_stream()
+        self.upstream.as_ref().is_none_or(|(_, connection)| connection.is_over())
     }
 
     /// The upstream's part has ended well.
@@ -109,22 +108,22 @@ impl Streamed {
 
     pub fn size_hint(&self) -> SizeHint {
         // An event of ours may come on top of what the server has announced.
-        let known = self.held.is_empty() && matches!(self.events, Events::None);
-        if known { self.body.size_hint() } else { SizeHint::new() }
+        match &self.upstream {
+            Some((_, connection))
+                if self.held.is_empty() && matches!(self.events, Events::None) =>
+            {
+                connection.size_hint()
+            }
+            _ => SizeHint::new(),
+        }
     }
 
     /// The next frame from the upstream, driving its connection as far as that takes.
-    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<UpstreamFrame>> {
         let Some((_, connection)) = &mut self.upstream else {
             return Poll::Ready(None);
         };
-        // Asking for a frame tells the connection that there is room for one; so it is driven
-        // after the asking, and asked once more.
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        connection.poll_driver(context);
-        Pin::new(&mut self.body).poll_frame(context)
+        connection.poll_body(context)
     }
 
     pub fn poll(
@@ -279,7 +278,7 @@ impl Streamed {
         &mut self,
         ending: Ending,
         ticket: &mut Ticket,
-        cause: Option<hyper::Error>,
+        cause: Option<ExchangeError>,
     ) -> Poll<Option<AnswerFrame>> {
         let answered = self.watch.as_ref().map_or(&[][..], |watch| watch.answered());
         let all = ticket.class().is_json_rpc() && !answered.is_empty() && !ticket.owes();
@@ -304,6 +303,6 @@ impl Streamed {
 }
 
 /// The next frame of an answer whose head is held back.
-pub async fn next_frame(streamed: &mut Streamed) -> Option<FrameResult> {
+pub async fn next_frame(streamed: &mut Streamed) -> Option<UpstreamFrame> {
     poll_fn(|context| streamed.poll_upstream(context)).await
 }

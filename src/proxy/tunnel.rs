@@ -16,6 +16,7 @@ use super::{
     forward::{self, Answer},
     headers,
     request_body::RequestBody,
+    resend,
 };
 use crate::{
     inflight::{Ending, Ticket},
@@ -55,15 +56,15 @@ pub async fn forward(
     let mut response = unless_ended(&exchange.ticket, pin!(connection.send(request)))
         .await
         .map_err(Failure::ended)?
-        .map_err(|error| forward::lost(&error.cause))?;
+        .map_err(|error| resend::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
-        let (head, streamed) = forward::receive(proxy, exchange, slot, connection, response)?;
-        return Ok(Answer::as_it_comes(head, streamed));
+        let received = forward::receive(proxy, exchange, slot, connection, response)?;
+        return Ok(Answer::as_it_comes(received.head, received.streamed));
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();
     headers::to_client(&mut response);
-    let (mut head, _) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(header::UPGRADE, protocol);
