@@ -19,6 +19,9 @@ pub const CONNECTIONS: usize = 64;
 /// Only a contender that hangs takes so long.
 const HANG: Duration = Duration::from_mins(1);
 
+/// The path of requests that are not known as MCP.
+pub const UNKNOWN: &str = "/other";
+
 /// What a call looks like: 300 bytes of body or 4 KiB, under the headers that MCP clients send.
 pub fn post(path: &str, size: usize) -> Vec<u8> {
     let (before, after) = (
@@ -26,10 +29,15 @@ pub fn post(path: &str, size: usize) -> Vec<u8> {
         r#""}}}"#,
     );
     let body = format!("{before}{}{after}", "x".repeat(size - before.len() - after.len()));
+    // As many headers of the same length, which say nothing about MCP.
+    let (media, session) = match path {
+        UNKNOWN => ("application/jsom", "mcp-session-no"),
+        _ => ("application/json", "mcp-session-id"),
+    };
     format!(
         "POST {path} HTTP/1.1\r\nhost: mcp.example.com\r\naccept: application/json, \
-         text/event-stream\r\ncontent-type: application/json\r\nmcp-protocol-version: \
-         2025-11-25\r\nmcp-session-id: 0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11\r\nuser-agent: \
+         text/event-stream\r\ncontent-type: {media}\r\nmcp-protocol-version: \
+         2025-11-25\r\n{session}: 0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11\r\nuser-agent: \
          node\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )

@@ -147,6 +147,9 @@ async fn run(ebbtide: PathBuf, scratch: PathBuf, rounds: usize) -> anyhow::Resul
                 instructions::measure(&place, contender, instrument, path, size).await
             };
             figures.instructions.push((of("/small", 300).await?, of("/large", 4096).await?));
+            if contender == Contender::Ebbtide {
+                figures.unknown = Some(of(load::UNKNOWN, 300).await?);
+            }
         }
     } else {
         figures.left_out.push("instructions: neither perf's counters nor valgrind are here".into());

@@ -20,6 +20,8 @@ pub struct Figures {
     pub instrument: Option<Instrument>,
     /// Per contender: small, large.
     pub instructions: Vec<(f64, f64)>,
+    /// Of ebbtide, for a request that it does not know as MCP.
+    pub unknown: Option<f64>,
     pub streams: usize,
     pub memory: Vec<Memory>,
     pub start: Vec<f64>,
@@ -72,6 +74,18 @@ impl Figures {
                 "thousand instructions per request",
                 34.0,
                 self.of_ebbtide(&self.instructions, |(small, _)| thousand(*small)),
+            ),
+            goal(
+                "thousand instructions of these for knowing MCP (class, session, what is pending)",
+                3.0,
+                self.of_ebbtide(&self.instructions, |(small, _)| {
+                    thousand(*small - self.unknown.unwrap_or(f64::NAN))
+                }),
+            ),
+            goal(
+                "instructions for 4 KiB by those for 300 bytes",
+                1.1,
+                self.of_ebbtide(&self.instructions, |(small, large)| large / small),
             ),
             goal(
                 "KB per open event stream, 1,000 open",
