@@ -135,14 +135,12 @@ impl Answers {
 
     fn data(&mut self, part: &[u8]) {
         self.has_data = true;
-        match self.kind {
-            Kind::Message => self.scanner.feed(part),
-            Kind::Endpoint => {
-                let room = MAX_ENDPOINT.saturating_sub(self.endpoint.len());
-                self.endpoint.extend_from_slice(&part[..part.len().min(room)]);
-            }
-            Kind::Other => {}
+        if self.kind == Kind::Endpoint {
+            let room = MAX_ENDPOINT.saturating_sub(self.endpoint.len());
+            self.endpoint.extend_from_slice(&part[..part.len().min(room)]);
         }
+        // Whatever the event's name is so far: it may still come.
+        self.scanner.feed(part);
     }
 
     fn end_of_line(&mut self, said: &mut impl FnMut(Said)) {
@@ -229,6 +227,9 @@ mod tests {
             ),
             ("data: {\"id\":7,\"result\":{}}\n", vec![], false),
             ("event: other\ndata: {\"id\":7,\"result\":{}}\n\n", vec![], false),
+            // Of two names the last one holds, also behind the data.
+            ("event: a\ndata: {\"id\":7,\"result\":{}}\nevent:\n\n", vec![answer("7")], false),
+            ("data: {\"id\":7,\"result\":{}}\nevent: a\n\n", vec![], false),
             ("data: {\"id\":7,\"method\":\"ping\"}\n\n", vec![], false),
             ("data: {\"method\":\"notifications/progress\"}\n\nid: 5\ndata:\n\n", vec![], true),
             ("id:\ndata: {\"id\":null,\"error\":{}}\n\n", vec![], false),

@@ -98,7 +98,10 @@ impl Ebbtide {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.seen.extend(self.log.try_iter());
+                // To the end of the log, unless a process that it left behind holds that open.
+                while let Ok(line) = self.log.recv_timeout(Duration::from_secs(5)) {
+                    self.seen.push(line);
+                }
                 assert!(
                     !self.seen.iter().any(|line| line.contains("panicked")),
                     "{:#?}",
