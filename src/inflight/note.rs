@@ -6,8 +6,6 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{Entry, Shared, lock};
-use crate::mcp::{Class, message::Message};
-
 /// Where the parts of a request's body are noted as they pass.
 pub struct Note {
     pub(super) shared: Arc<Shared>,
@@ -23,16 +21,14 @@ impl Note {
         if !entry.untold.load(Ordering::Relaxed) {
             return;
         }
-        let told = peek.first_look();
+        let told = peek.told();
         drop(peek);
-        let Some(message) = told else {
+        let Some(told) = told else {
             return;
         };
         entry.untold.store(false, Ordering::Relaxed);
-        self.shared.reclassify(entry, Class::Call.refine(&message));
-        if let Message::Notification { method, request: Some(id) } = &message
-            && method == "notifications/cancelled"
-        {
+        self.shared.reclassify(entry, told.class);
+        if let Some(id) = &told.cancels {
             // The server has not heard of it, and may end the call's stream once it has.
             self.shared.cancels(entry, id);
         }

@@ -3,10 +3,7 @@
 //!
 //! Never keeps the server's read buffer alive, and never more than [`KEPT`] bytes.
 
-use crate::mcp::{
-    message::{Envelope, Message},
-    scanner::Scanner,
-};
+use crate::mcp::{message::Envelope, scanner::Scanner, told::Told};
 
 /// Bytes that are kept before the scanner takes over. Most calls are smaller, and most of them
 /// are never asked for.
@@ -40,14 +37,15 @@ impl Peek {
         }
     }
 
-    /// The message, as soon as the body has told what kind it is. Its other fields may still come.
-    pub fn first_look(&mut self) -> Option<Message> {
+    /// What the body tells, as soon as it does.
+    pub fn told(&mut self) -> Option<Told> {
         // Almost always the first part tells, and nothing has to be kept of looking at it.
         if self.scanner.is_none() && !std::mem::replace(&mut self.looked, true) {
-            return Scanner::first_look(&self.kept);
+            return Told::by_start(&self.kept);
         }
         let scanner = self.scanner();
-        scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten()
+        let message = scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten();
+        message.map(Told::by_message)
     }
 
     /// Lets go of the copy, where that spares memory: for an exchange that may last.

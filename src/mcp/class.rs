@@ -58,12 +58,10 @@ impl Class {
         let class = match *method {
             Method::POST if is_json(headers) => {
                 return match headers.get(METHOD).map(http::HeaderValue::as_bytes) {
-                    Some(b"subscriptions/listen") => (Class::Listen, false),
-                    Some(b"initialize") => (Class::Initialize, false),
                     Some(method) if method.starts_with(b"notifications/") => {
                         (Class::Message, false)
                     }
-                    Some(_) => (Class::Call, false),
+                    Some(method) => (Class::of_request(method), false),
                     None => (Class::Call, true),
                 };
             }
@@ -81,16 +79,21 @@ impl Class {
         (class, false)
     }
 
+    /// The class of a JSON-RPC request.
+    #[must_use]
+    pub fn of_request(method: &[u8]) -> Self {
+        match method {
+            b"initialize" => Class::Initialize,
+            b"subscriptions/listen" => Class::Listen,
+            _ => Class::Call,
+        }
+    }
+
     /// The class once the body's message is known.
     #[must_use]
     pub fn refine(self, message: &Message) -> Self {
         match (self, message) {
-            (Class::Call, Message::Request { method, .. }) if method == "initialize" => {
-                Class::Initialize
-            }
-            (Class::Call, Message::Request { method, .. }) if method == "subscriptions/listen" => {
-                Class::Listen
-            }
+            (Class::Call, Message::Request { method, .. }) => Class::of_request(method.as_bytes()),
             (Class::Call, Message::Notification { .. } | Message::Response { .. }) => {
                 Class::Message
             }

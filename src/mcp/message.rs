@@ -18,7 +18,7 @@ const MAX_BATCH: usize = 256;
 /// Stands for a method that is too long, or not valid text.
 const UNKNOWN: &str = "unknown";
 /// How the methods begin that await no answer.
-const NOTIFICATIONS: &str = "notifications/";
+pub(super) const NOTIFICATIONS: &str = "notifications/";
 
 /// One JSON-RPC message, as far as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]

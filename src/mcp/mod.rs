@@ -11,5 +11,6 @@ pub mod events;
 pub mod message;
 pub mod scanner;
 pub mod sse;
+pub mod told;
 
 pub use class::Class;
