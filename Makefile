@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo build test lint docs bench
+.PHONY: help demo build test lint docs clients bench
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -27,6 +27,9 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 
 docs: ## Write docs/settings.md anew from the table of settings
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- every_setting_is_documented
+
+clients: ## Play every ending to every real client, and write docs/clients.md from it
+	EBBTIDE_TEST_PEERS=$$(tests/setup) $(CARGO) test --locked --quiet --test peers -- --ignored write_the_page
 
 # Built one by one: together they would share the features of their dependencies.
 bench: ## Compare with nginx, HAProxy and a naive proxy, and write docs/performance.md

@@ -3,7 +3,7 @@
 //! Never waits for a time: only for a line, an answer or an end, each bounded so that a hang fails.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -120,10 +120,14 @@ impl Server {
 
     pub fn start(self) -> (Running, u16) {
         let port = free_port();
+        (self.start_on(port), port)
+    }
+
+    pub fn start_on(self, port: u16) -> Running {
         let mut command = self.command(port);
         let child = spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
         until_open(port);
-        (Running(child), port)
+        Running(child)
     }
 }
 
@@ -131,13 +135,20 @@ impl Server {
 pub struct Ebbtide {
     pub process: Running,
     pub data: u16,
+    admin: u16,
     log: mpsc::Receiver<String>,
 }
 
 impl Ebbtide {
     pub fn start(upstream: u16, server: Option<Command>) -> Self {
+        Self::launch(0, upstream, &[], server)
+    }
+
+    /// Port 0 is any.
+    pub fn launch(port: u16, upstream: u16, flags: &[&str], server: Option<Command>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebbtide"));
-        command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["run", "--listen", &format!("127.0.0.1:{port}"), "--admin", "127.0.0.1:0"]);
+        command.args(flags);
         command.args(["--upstream", &format!("http://127.0.0.1:{upstream}")]);
         if let Some(server) = server {
             command.arg("--").arg(server.get_program()).args(server.get_args());
@@ -153,13 +164,30 @@ impl Ebbtide {
                 }
             }
         });
-        let mut ebbtide = Self { process: Running(child), data: 0, log };
+        let mut ebbtide = Self { process: Running(child), data: 0, admin: 0, log };
         let listening = ebbtide.logged("listening");
-        let address = listening["data"].as_str().unwrap();
-        ebbtide.data = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        let port = |address: &Value| {
+            address.as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
+        };
+        ebbtide.data = port(&listening["data"]);
+        ebbtide.admin = port(&listening["admin"]);
         // Serving: the upstream has answered.
-        while ebbtide.logged("phase")["phase"] != "Serving" {}
+        ebbtide.until_phase("Serving");
         ebbtide
+    }
+
+    pub fn until_phase(&self, phase: &str) {
+        while self.logged("phase")["phase"] != phase {}
+    }
+
+    pub fn status(&self) -> Value {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        let request = b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     /// The next log line with that message.
@@ -174,7 +202,7 @@ impl Ebbtide {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     TypeScript1,
     TypeScript2,
@@ -185,6 +213,13 @@ pub enum Client {
 
 impl Client {
     pub fn start(self, port: u16, what: &str) -> (Running, std::io::Lines<BufReader<ChildStdout>>) {
+        let mut command = self.command(&format!("http://127.0.0.1:{port}/mcp"), what);
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (Running(child), lines)
+    }
+
+    pub fn command(self, url: &str, what: &str) -> Command {
         let folder = peers().join("clients");
         let node = |name: &str| {
             let mut command = Command::new("node");
@@ -203,10 +238,8 @@ impl Client {
             Client::Python2 => python("python-v2"),
             Client::Rmcp => Command::new(folder.join("rmcp/bin/ebbtide-test-client")),
         };
-        command.arg(format!("http://127.0.0.1:{port}/mcp")).arg(what);
-        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        (Running(child), lines)
+        command.arg(url).arg(what);
+        command
     }
 
     /// Everything that the client prints while it takes every step.

@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod conformance;
+mod driven;
+mod endings;
 mod harness;
 mod inspector;
+mod matrix;
 mod rewriting;
 mod transcripts;

@@ -1,9 +1,13 @@
 //! The Rust SDK (rmcp) takes the steps that client.mjs and client.py take.
-//! Usage: ebbtide-test-client URL steps|slow. Prints one JSON line per step.
+//! Usage: ebbtide-test-client URL steps|slow|legacy|modern. Prints one JSON line per step.
 //!
 //! Never judges what it sees: the test that started it does.
 
 #![allow(deprecated, reason = "legacy servers still ask for sampling")]
+
+mod driven;
+
+use std::borrow::Cow;
 
 use anyhow::Context;
 use rmcp::{
@@ -58,7 +62,11 @@ fn say(step: &str, mut value: Value) {
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().context("no URL")?;
-    let slow = arguments.next().context("no steps|slow")? == "slow";
+    let what = arguments.next().context("no steps|slow|legacy|modern")?;
+    if matches!(&*what, "legacy" | "modern") {
+        return driven::drive(&url, &what).await;
+    }
+    let slow = what == "slow";
     let (sender, heard) = mpsc::unbounded_channel();
     let transport = StreamableHttpClientTransport::from_uri(url);
     let client = Handler { heard: sender }.serve(transport).await?;
@@ -130,11 +138,15 @@ async fn call(
     name: &'static str,
     arguments: Value,
 ) -> anyhow::Result<Vec<String>> {
-    let mut request = CallToolRequestParams::new(name);
-    request.arguments = arguments.as_object().cloned();
-    let result = client.call_tool(request).await?;
+    let result = client.call_tool(request(name, &arguments)).await?;
     let text = |part: &rmcp::model::ContentBlock| {
         part.as_text().map_or_else(|| "no text".to_owned(), |part| part.text.clone())
     };
     Ok(result.content.iter().map(text).collect())
+}
+
+fn request(name: impl Into<Cow<'static, str>>, arguments: &Value) -> CallToolRequestParams {
+    let mut request = CallToolRequestParams::new(name);
+    request.arguments = arguments.as_object().cloned();
+    request
 }
