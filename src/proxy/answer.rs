@@ -191,6 +191,14 @@ impl Failure {
                 };
                 (status, "application/json", text)
             }
+            // After an error clients ask twice, or not at all, and then stay without their stream,
+            // also at the pod that takes over; a stream that ends they open anew each time.
+            None if exchange.session
+                && class == Class::Stream
+                && self.code == Some(Code::Draining) =>
+            {
+                (StatusCode::OK, "text/event-stream", last_words::retry(&exchange.ticket))
+            }
             None => (self.status, "text/plain; charset=utf-8", format!("ebbtide: {}\n", self.text)),
         };
         let body = ProxyBody::own(Bytes::from(text), exchange.ticket);

@@ -56,6 +56,6 @@ pub fn answer_pending(code: Code, text: &str, ticket: &Ticket) -> String {
 }
 
 /// When to come back: about the time that the endpoints take, and not all at once.
-fn retry(ticket: &Ticket) -> String {
+pub fn retry(ticket: &Ticket) -> String {
     format!("retry: {}\n\n", 3000 + ticket.sequence() * 7919 % 2000)
 }

@@ -95,6 +95,26 @@ async fn the_cut_ends_streams_properly() {
     assert_eq!(world.watch.phase(), Phase::Drained);
 }
 
+/// After an error clients stay without their stream for good; without a session (HTTP+SSE) there is
+/// nothing to come back to.
+#[tokio::test(start_paused = true)]
+async fn a_session_s_stream_is_refused_by_ending_at_once() {
+    let mut world = World::start(Settings::default()).await;
+    let session = "Mcp-Session-Id: s\r\n";
+    let (mut early, _server) = world.held(&get(session)).await;
+    let (_caller, _server) = world.held(&call("1", "Mcp-Session-Id: t\r\n")).await;
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Draining).await;
+    let mut late = world.asked(&get(session)).await;
+    for client in [&mut early, &mut late] {
+        let answer = client.message().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("text/event-stream") && answer.contains("retry: "), "{answer}");
+    }
+    let answer = world.asked(&get("")).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+}
+
 /// A `listen` that is answered by JSON is no stream, also if it was told to end as one in the very
 /// moment in which that is seen.
 #[tokio::test(start_paused = true)]
