@@ -74,6 +74,9 @@ pub async fn forward(
     mut request: Box<Request<RequestBody>>,
     context: &Context,
 ) -> Result<Answer, Failure> {
+    if let Err(ending) = exchange.learn_calls(request.body_mut()).await {
+        return Err(Failure::ended(ending).with_body(request.into_body()));
+    }
     headers::to_upstream(&mut request, &context.forwarded_for);
     // What is matched on is not bound to a name: it would hold its room to the end.
     let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {

@@ -68,6 +68,18 @@ impl Exchange {
         let told = pin!(poll_fn(|context| body.poll_told(READ_AHEAD, context)));
         answer::unless_ended(&self.ticket, told).await
     }
+
+    /// Where the answer comes on another stream: reads ahead for the ids that it will carry.
+    ///
+    /// # Errors
+    /// The exchange is told to end first.
+    pub async fn learn_calls(&mut self, body: &mut RequestBody) -> Result<(), Ending> {
+        if !self.ticket.session().is_some_and(|session| session.is_endpoint()) {
+            return Ok(());
+        }
+        let whole = Box::pin(poll_fn(|context| body.poll_whole(READ_AHEAD, context)));
+        answer::unless_ended(&self.ticket, pin!(whole)).await
+    }
 }
 
 impl Handler for Arc<Proxy> {

@@ -213,7 +213,13 @@ async fn event_stream(world: &mut World) -> (Wire, Wire) {
 
 async fn posted(world: &mut World, id: &str) {
     let request = call(id, "").replacen("/mcp", "/messages?session=1", 1);
-    let (mut client, mut server) = world.held(&request).await;
+    // The body comes after the head, as from the Python SDK.
+    let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+    let mut client = world.asked(head).await;
+    world.settled().await;
+    client.send(body).await;
+    let mut server = world.server().await;
+    server.message().await;
     server.send(ACCEPTED).await;
     assert!(client.message().await.starts_with("HTTP/1.1 202"));
 }
