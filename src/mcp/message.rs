@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 /// Longest id that is echoed, in bytes of JSON text; a longer one is answered as `null`.
 const MAX_ID: usize = 1024;
@@ -213,11 +213,27 @@ impl Fields {
     }
 }
 
-/// Whether two ids are the same JSON value, however each was written.
+/// Whether two ids are the same, however each was written: servers give `7` back as `7.0` or as
+/// `"7"`, and clients take both for theirs.
 #[must_use]
 pub fn is_same_id(one: &str, other: &str) -> bool {
-    let value = |text| serde_json::from_str::<serde_json::Value>(text);
-    one == other || matches!((value(one), value(other)), (Ok(one), Ok(other)) if one == other)
+    if one == other {
+        return true;
+    }
+    let text = |id| match serde_json::from_str(id) {
+        Ok(Value::String(text)) => Some(text),
+        Ok(Value::Number(number)) => Some(plain(&number)),
+        _ => None,
+    };
+    matches!((text(one), text(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// The number without a point or an exponent, where it is a whole one.
+fn plain(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() => value.to_string(),
+        _ => number.to_string(),
+    }
 }
 
 /// Whether the text is a JSON string or number, by its grammar: also one that Rust cannot hold
@@ -239,4 +255,30 @@ fn name(text: &[u8], whole: bool) -> Option<String> {
 
 fn unescape(text: &[u8]) -> Option<String> {
     serde_json::from_slice(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_same_however_it_is_written() {
+        for (one, other, same) in [
+            ("7", "7", true),
+            ("7", "7.0", true),
+            ("7", "7e0", true),
+            ("7", "\"7\"", true),
+            ("\"a\"", "\"\\u0061\"", true),
+            ("1000", "1e3", true),
+            ("7", "8", false),
+            ("7", "\"a\"", false),
+            // Where a float could not tell them apart.
+            ("9007199254740993", "9007199254740992", false),
+            ("1e999", "1e998", false),
+            ("\"\\ud800\"", "\"\\ud801\"", false),
+        ] {
+            assert_eq!(is_same_id(one, other), same, "{one} {other}");
+            assert_eq!(is_same_id(other, one), same, "{other} {one}");
+        }
+    }
 }
