@@ -53,6 +53,8 @@ pub struct Driver {
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
+    /// When it is next looked whether a pending call was awaited for too long.
+    look_at_pending: std::time::Instant,
     /// The drain, once it has begun.
     drain: Option<Begun>,
     /// SIGTERM came, or the server is gone: nothing is left to do after `Drained`.
@@ -96,6 +98,7 @@ impl Driver {
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
+            look_at_pending: now(),
             drain: None,
             may_exit: false,
         };
@@ -144,12 +147,14 @@ impl Driver {
     /// Reads what others keep, and what time alone changes.
     fn look(&mut self) {
         let now = now();
-        if self.drain.is_some() && self.inflight.pending() > 0 {
+        if self.drain.is_some() && self.inflight.pending() > 0 && now >= self.look_at_pending {
             self.inflight.expire_pending();
+            self.look_at_pending = now + PENDING_LOOK;
         }
         // Who comes back for a pending call later than now finds nobody who can finish it.
-        let pending = if self.facts.phase < Phase::Cutting { self.inflight.pending() } else { 0 };
-        self.facts.in_flight = self.inflight.finite() + self.inflight.streams() + pending;
+        let awaits_pending = self.facts.phase < Phase::Cutting;
+        self.facts.in_flight =
+            if awaits_pending { self.inflight.all() } else { self.inflight.exchanging() };
         let begun = self.inflight.begun();
         let busy = self.facts.in_flight > 0 || begun != self.begun;
         self.begun = begun;

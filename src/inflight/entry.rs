@@ -56,8 +56,10 @@ pub struct Entry {
     pub(super) answered: AtomicU8,
     /// Set later where only the answer tells (HTTP+SSE).
     pub(super) session: OnceLock<Arc<Session>>,
-    /// The client has told the server to stop: no answer may ever come.
-    pub(super) cancelled: AtomicBool,
+    /// Sent to an HTTP+SSE endpoint before its id was seen: once it is, the call is pending.
+    pub(super) pends: AtomicBool,
+    /// Its requests that the client has told the server to stop: no answer may ever come.
+    pub(super) cancelled: Mutex<Vec<String>>,
     pub(super) target: Option<Box<str>>,
     pub(super) peek: Mutex<Peek>,
     pub(super) ending: AtomicU8,
@@ -84,6 +86,12 @@ pub struct Exchange {
 impl Entry {
     pub(super) fn class(&self) -> Class {
         Class::ALL[usize::from(self.class.load(Ordering::Relaxed))]
+    }
+
+    /// Nothing that the body tells from now on changes what it is.
+    pub(super) fn is_told(&self) {
+        let _held = lock(&self.peek);
+        self.untold.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn ending(&self) -> Option<Ending> {
@@ -130,17 +138,43 @@ impl Entry {
         }
     }
 
+    /// Whether it is a stream on which the pending calls of its session are answered.
+    pub(super) fn hears_pending(&self) -> bool {
+        let at_endpoint = || self.session().is_some_and(|session| session.is_endpoint());
+        match self.class() {
+            Class::Resume => true,
+            Class::Stream => at_endpoint(),
+            _ => false,
+        }
+    }
+
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
     }
 
-    /// Whether it carries a request with this id.
-    pub(super) fn has_request(&self, id: &str) -> bool {
+    /// The requests of the body that await an answer, as far as it was seen.
+    pub(super) fn calls(&self) -> Vec<Call> {
         let envelope = lock(&self.peek).envelope();
         let messages = envelope.as_ref().map_or(&[][..], Envelope::messages);
-        messages.iter().any(|message| {
-            matches!(message, Message::Request { id: Some(own), .. } if is_same_id(own, id))
-        })
+        let cancelled = lock(&self.cancelled);
+        messages
+            .iter()
+            .filter_map(|message| match message {
+                Message::Request { id: Some(id), method, name }
+                    if !cancelled.iter().any(|other| is_same_id(other, id)) =>
+                {
+                    Some(Call::new(id.clone(), method.clone(), name.clone()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The client gives up its request with this id, if it is one of these.
+    pub(super) fn cancels(&self, id: &str) {
+        if self.calls().iter().any(|call| is_same_id(&call.id, id)) {
+            lock(&self.cancelled).push(id.to_owned());
+        }
     }
 }
 

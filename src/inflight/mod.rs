@@ -106,7 +106,8 @@ impl Inflight {
             began: Instant::now(),
             answered: AtomicU8::new(0),
             session: session.map_or_else(OnceLock::new, OnceLock::from),
-            cancelled: AtomicBool::new(false),
+            pends: AtomicBool::new(false),
+            cancelled: Mutex::default(),
             target,
             peek: Mutex::default(),
             ending: AtomicU8::new(0),
@@ -117,6 +118,21 @@ impl Inflight {
         self.0.metrics.begun(class);
         let shared = Arc::clone(&self.0);
         Ticket { shared, entry, key, outcome: Outcome::Abandoned, owes: false }
+    }
+
+    /// All exchanges, and the calls that are pending: never fewer than there are, whatever becomes
+    /// of one while it is asked.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        // A call is pending before its exchange ends, and until another has begun.
+        let before = self.pending();
+        self.exchanging() + before.max(self.pending())
+    }
+
+    /// All exchanges. (The two counts below are no sum: one may move between them.)
+    #[must_use]
+    pub fn exchanging(&self) -> usize {
+        lock(&self.0.entries).len()
     }
 
     /// Exchanges that have a natural end.
@@ -164,8 +180,13 @@ impl Inflight {
         self.0.sessions.pending()
     }
 
-    /// Gives up what was awaited for too long.
+    /// Gives up what was awaited for too long with nobody there to hear it.
     pub fn expire_pending(&self) {
+        if self.pending() > 0 {
+            for entry in self.entries(Entry::hears_pending) {
+                entry.session().inspect(|session| session.hears());
+            }
+        }
         self.0.sessions.expire();
     }
 
@@ -291,8 +312,8 @@ impl Shared {
         session.settle(id);
         for (_, other) in &*lock(&self.entries) {
             let is_its = other.session().is_some_and(|other| Arc::ptr_eq(other, session));
-            if is_its && other.has_request(id) {
-                other.cancelled.store(true, Ordering::Relaxed);
+            if is_its {
+                other.cancels(id);
             }
         }
         self.changed.notify_one();
@@ -399,5 +420,52 @@ mod tests {
         assert_eq!((inflight.finite(), inflight.streams()), (0, 1));
         drop(ticket);
         assert_eq!((inflight.finite(), inflight.streams()), (0, 0));
+    }
+
+    #[test]
+    fn a_session_that_the_answer_opened_counts_the_exchange() {
+        let inflight = registry();
+        let opened = session(&inflight, "s").unwrap();
+        let mut ticket = inflight.begin((Class::Call, true), None, None);
+        ticket.belongs_to(&opened);
+        assert!(opened.is_busy(0));
+        ticket.note().pass(br#"{"id":1,"method":"subscriptions/listen"}"#);
+        assert!(!opened.is_busy(0));
+        ticket.reclassify(Class::Call);
+        assert!(opened.is_busy(0));
+        drop(ticket);
+        assert!(!opened.is_busy(0));
+    }
+
+    /// The drain ends where nothing is in flight: an exchange that changes its class, or becomes a
+    /// pending call, must never be nowhere.
+    #[test]
+    fn what_is_in_flight_is_never_out_of_sight() {
+        let inflight = registry();
+        let session = session(&inflight, "s").unwrap();
+        let looks = std::thread::scope(|scope| {
+            let changes = scope.spawn(|| {
+                for _ in 0..3000 {
+                    let mut ticket =
+                        inflight.begin((Class::Call, false), Some(Arc::clone(&session)), None);
+                    // The one of the round before, whose place this one takes.
+                    session.settle("1");
+                    ticket.note().pass(br#"{"id":1,"method":"tools/call"}"#);
+                    ticket.reclassify(Class::Stream);
+                    ticket.reclassify(Class::Call);
+                    ticket.delivers();
+                }
+            });
+            while inflight.begun() == 1 {}
+            let mut looks = 0;
+            while !changes.is_finished() {
+                assert!(inflight.all() > 0, "after {looks} looks");
+                looks += 1;
+            }
+            changes.join().unwrap();
+            looks
+        });
+        assert!(looks > 0);
+        assert_eq!((inflight.finite(), inflight.streams(), inflight.all()), (0, 0, 1));
     }
 }

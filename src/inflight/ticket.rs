@@ -9,10 +9,7 @@ use std::{
 
 use super::{Ending, Entry, Note, Shared, lock};
 use crate::{
-    mcp::{
-        Class,
-        message::{Envelope, Message},
-    },
+    mcp::{Class, message::Envelope},
     sessions::{Call, Session},
     telemetry::metrics::Outcome,
 };
@@ -36,7 +33,7 @@ impl Ticket {
 
     /// The answer has told what the head could not.
     pub fn reclassify(&mut self, class: Class) {
-        self.entry.untold.store(false, Ordering::Relaxed);
+        self.entry.is_told();
         self.shared.reclassify(&self.entry, class);
     }
 
@@ -77,10 +74,14 @@ impl Ticket {
     }
 
     /// The answer has told which session the exchange belongs to.
-    pub fn belongs_to(&self, session: Arc<Session>) {
-        debug_assert!(self.class().is_stream(), "a finite exchange is counted by its session");
+    pub fn belongs_to(&self, session: &Arc<Session>) {
+        // With the class held still: a finite exchange is counted by its session.
+        let _held = lock(&self.entry.peek);
+        let is_finite = !self.class().is_stream();
         // Set once: a stream names its endpoint once.
-        drop(self.entry.session.set(session));
+        if self.entry.session.set(Arc::clone(session)).is_ok() && is_finite {
+            session.begin();
+        }
     }
 
     /// The request is about to be sent: from now on the server may act on it.
@@ -88,7 +89,9 @@ impl Ticket {
         self.owes = true;
         // The answer comes on another stream, maybe before this exchange is over.
         if let Some(session) = self.session().filter(|session| session.is_endpoint()) {
-            session.pend(self.calls());
+            let calls = self.calls();
+            self.entry.pends.store(calls.is_empty(), Ordering::Relaxed);
+            session.pend(calls);
         }
     }
 
@@ -99,8 +102,10 @@ impl Ticket {
 
     /// The server will not answer: what was to come on another stream is not awaited.
     pub fn refused(&mut self) {
-        self.owes = false;
-        if let Some(session) = self.session().filter(|session| session.is_endpoint()) {
+        let was_sent = std::mem::take(&mut self.owes);
+        let session = self.session().filter(|session| was_sent && session.is_endpoint());
+        if let Some(session) = session {
+            self.entry.pends.store(false, Ordering::Relaxed);
             for call in self.calls() {
                 session.settle(&call.id);
             }
@@ -115,26 +120,11 @@ impl Ticket {
         }
     }
 
-    /// Whether the client has told the server to stop.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.entry.cancelled.load(Ordering::Relaxed)
-    }
-
-    /// The requests of the body, as far as it was seen.
+    /// The requests of the body that await an answer, as far as it was seen: without those that
+    /// the client gave up.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        let envelope = self.envelope();
-        let messages = envelope.as_ref().map_or(&[][..], Envelope::messages);
-        messages
-            .iter()
-            .filter_map(|message| match message {
-                Message::Request { id: Some(id), method, name } => {
-                    Some(Call::new(id.clone(), method.clone(), name.clone()))
-                }
-                _ => None,
-            })
-            .collect()
+        self.entry.calls()
     }
 
     /// The head of the answer is on its way.
@@ -175,13 +165,13 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // What of the body is noted later changes nothing.
-        self.entry.untold.store(false, Ordering::Relaxed);
+        self.entry.is_told();
         let class = self.class();
         if let Some(session) = self.entry.session() {
             // A legacy server works on when its client leaves, and may let it come back.
             let ended_early = matches!(self.outcome, Outcome::Abandoned | Outcome::Completed);
-            let may_come_back = class == Class::Call && !session.is_endpoint();
-            if self.owes && ended_early && may_come_back && !self.is_cancelled() {
+            let is_call = matches!(class, Class::Call | Class::Initialize);
+            if self.owes && ended_early && is_call && !session.is_endpoint() {
                 session.pend(self.calls());
             }
             if !class.is_stream() {
@@ -194,9 +184,10 @@ impl Drop for Ticket {
         let took = self.entry.began.elapsed();
         self.shared.metrics.finished(class, self.outcome, took);
         self.shared.totals[self.outcome as usize].fetch_add(1, Ordering::Relaxed);
-        lock(&self.shared.entries).remove(self.key);
         self.shared.account(&self.entry, self.outcome);
         self.shared.gauge(class).fetch_sub(1, Ordering::Relaxed);
+        // Last: who finds nothing in flight finds all of it accounted for.
+        lock(&self.shared.entries).remove(self.key);
         self.shared.changed.notify_one();
     }
 }

@@ -156,7 +156,7 @@ impl Failure {
 
     /// The response; reads on for the id if that may still come.
     pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
-        exchange.ticket.settled();
+        exchange.ticket.refused();
         if self.to_pending {
             return self.events_to_pending(exchange.ticket);
         }

@@ -74,9 +74,6 @@ pub async fn forward(
     mut request: Box<Request<RequestBody>>,
     context: &Context,
 ) -> Result<Answer, Failure> {
-    if let Err(ending) = exchange.learn_calls(request.body_mut()).await {
-        return Err(Failure::ended(ending).with_body(request.into_body()));
-    }
     headers::to_upstream(&mut request, &context.forwarded_for);
     // What is matched on is not bound to a name: it would hold its room to the end.
     let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
@@ -183,9 +180,14 @@ pub fn receive(
         connection.close(Closed::Error);
         return Err(Failure::lost("the server switched protocols without being asked to"));
     }
-    let session = exchange.ticket.session().map(|session| &**session);
-    proxy.sessions.answered(session, response.status(), response.headers());
-    if let Some(session) = session
+    let session = exchange.ticket.session();
+    let opened = proxy.sessions.answered(session, response.status(), response.headers());
+    if let Some(session) = opened
+        && exchange.ticket.class().is_json_rpc()
+    {
+        // Its client may come back for what this exchange leaves open.
+        exchange.ticket.belongs_to(&session);
+    } else if let Some(session) = session
         && exchange.ticket.class() == Class::SessionEnd
         && response.status().is_success()
     {

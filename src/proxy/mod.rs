@@ -68,18 +68,6 @@ impl Exchange {
         let told = pin!(poll_fn(|context| body.poll_told(READ_AHEAD, context)));
         answer::unless_ended(&self.ticket, told).await
     }
-
-    /// Where the answer comes on another stream: reads ahead for the ids that it will carry.
-    ///
-    /// # Errors
-    /// The exchange is told to end first.
-    pub async fn learn_calls(&mut self, body: &mut RequestBody) -> Result<(), Ending> {
-        if !self.ticket.session().is_some_and(|session| session.is_endpoint()) {
-            return Ok(());
-        }
-        let whole = Box::pin(poll_fn(|context| body.poll_whole(READ_AHEAD, context)));
-        answer::unless_ended(&self.ticket, pin!(whole)).await
-    }
 }
 
 impl Handler for Arc<Proxy> {
@@ -131,6 +119,11 @@ async fn handle(
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
+    // Also one that the answer has opened: what comes next is of that session.
+    let has_session = exchange.ticket.session().is_some();
+    if has_session {
+        context.carries_session();
+    }
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
         Err(failure) => Box::pin(failure.into_response(exchange)).await,

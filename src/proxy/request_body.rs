@@ -47,21 +47,7 @@ impl RequestBody {
 
     /// Reads ahead until the body has told what the exchange is, but not beyond `most` bytes.
     pub fn poll_told(&mut self, most: usize, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_ahead(most, Note::is_untold, context)
-    }
-
-    /// Reads ahead until the message is whole, but not beyond `most` bytes.
-    pub fn poll_whole(&mut self, most: usize, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_ahead(most, |note| !note.is_whole(), context)
-    }
-
-    fn poll_ahead(
-        &mut self,
-        most: usize,
-        goes_on: fn(&Note) -> bool,
-        context: &mut Context<'_>,
-    ) -> Poll<()> {
-        while self.note.as_ref().is_some_and(goes_on) {
+        while self.note.as_ref().is_some_and(Note::is_untold) {
             let ahead: usize = self.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
             if ahead >= most || self.ahead.len() >= READ_AHEAD_FRAMES {
                 break;

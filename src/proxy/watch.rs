@@ -44,7 +44,9 @@ impl Watch {
         let (mut endpoint, before) = (None, answered.len());
         answers.feed(data, |said| match said {
             Said::Answer(id) if ticket.class().is_stream() => ticket.passes_answer(&id),
-            Said::Answer(id) => answered.push(id),
+            // Bounded by the calls, however often a server answers them, or what it was not asked.
+            Said::Answer(id) if is_awaited(&id, answered, ticket) => answered.push(id),
+            Said::Answer(_) => {}
             Said::Endpoint(text) => endpoint = Some(text),
         });
         if ticket.class() != Class::Stream {
@@ -59,18 +61,17 @@ impl Watch {
             && let Some(path) = ticket.path()
             && let Some(session) = sessions.open_endpoint(path, &endpoint)
         {
-            ticket.belongs_to(session);
+            ticket.belongs_to(&session);
         }
         ticket.session().is_some() || !self.answers.has_begun()
     }
 
     /// The exchange's own calls that nobody has answered, at the end of its stream.
     pub fn unanswered(&self, ticket: &Ticket) -> Vec<Call> {
-        if ticket.class().is_stream() || ticket.is_cancelled() {
+        if ticket.class().is_stream() {
             return Vec::new();
         }
-        let is_answered = |call: &Call| self.answered.iter().any(|id| is_same_id(id, &call.id));
-        ticket.calls().into_iter().filter(|call| !is_answered(call)).collect()
+        unanswered(&self.answered, ticket).collect()
     }
 
     /// The ids that were answered.
@@ -82,5 +83,36 @@ impl Watch {
     /// polling): it has a session, and an event's id to come back with.
     pub fn may_come_back(&self, ticket: &Ticket) -> bool {
         ticket.session().is_some() && self.answers.is_resumable()
+    }
+}
+
+fn unanswered(answered: &[String], ticket: &Ticket) -> impl Iterator<Item = Call> {
+    let is_answered = |call: &Call| answered.iter().any(|id| is_same_id(id, &call.id));
+    ticket.calls().into_iter().filter(move |call| !is_answered(call))
+}
+
+fn is_awaited(id: &str, answered: &[String], ticket: &Ticket) -> bool {
+    unanswered(answered, ticket).any(|call| is_same_id(id, &call.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{inflight::Inflight, telemetry::Metrics};
+
+    #[test]
+    fn a_server_that_answers_without_end_costs_nothing() {
+        let sessions = Sessions::default();
+        let inflight = Inflight::new(Arc::new(Metrics::new()), sessions.clone());
+        let mut ticket = inflight.begin((Class::Call, true), None, None);
+        ticket.note().pass(br#"{"id":1,"method":"tools/call"}"#);
+        let mut watch = Watch::of(&ticket, &sessions).unwrap();
+        for id in 0..1000 {
+            let event = format!("data: {{\"id\":{id},\"result\":1}}\n\n");
+            watch.pass(event.repeat(2).as_bytes(), &mut ticket);
+        }
+        assert_eq!(watch.answered(), ["1"]);
     }
 }

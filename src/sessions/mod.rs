@@ -75,31 +75,38 @@ impl Sessions {
             session.used();
             return Arc::clone(session);
         }
-        if id.len() > MAX_ID {
-            return Arc::new(Session::new(id, &self.0.pending));
+        let session = Arc::new(Session::new(id, false, &self.0.pending));
+        if id.len() <= MAX_ID && has_room(&mut table.by_id) {
+            table.by_id.insert(id.into(), Arc::clone(&session));
         }
-        make_room(&mut table.by_id);
-        let session = Arc::new(Session::new(id, &self.0.pending));
-        table.by_id.insert(id.into(), Arc::clone(&session));
         session
     }
 
-    /// Learns from the head of an answer: whether it opens a session, or says that the request's
-    /// one is over (404; some servers answer 400).
-    pub fn answered(&self, session: Option<&Session>, status: StatusCode, answer: &HeaderMap) {
+    /// Learns from the head of an answer: the session that it opens, or that the request's one is
+    /// over (404; some servers answer 400).
+    #[must_use]
+    pub fn answered(
+        &self,
+        session: Option<&Arc<Session>>,
+        status: StatusCode,
+        answer: &HeaderMap,
+    ) -> Option<Arc<Session>> {
         match session {
             None if status.is_success() => {
-                if let Some(id) = answer.get(SESSION_ID).and_then(|id| id.to_str().ok()) {
-                    drop(self.by_id(id));
-                }
+                let id = answer.get(SESSION_ID).and_then(|id| id.to_str().ok());
+                return id.map(|id| self.by_id(id));
             }
             Some(session) if status == StatusCode::NOT_FOUND => self.end(session),
-            // Else it may be about this request alone.
-            Some(session) if status == StatusCode::BAD_REQUEST && !session.is_busy(1) => {
-                self.end(session);
+            Some(session) if status == StatusCode::BAD_REQUEST => {
+                // Where others use the session, it may be about this request alone.
+                let mut table = self.table();
+                if Arc::strong_count(session) <= 2 && !session.has_pending() {
+                    self.remove(&mut table, session);
+                }
             }
             _ => {}
         }
+        None
     }
 
     /// Opens the session of an HTTP+SSE stream: `endpoint` is what the server named, and `path`
@@ -107,24 +114,27 @@ impl Sessions {
     #[must_use]
     pub fn open_endpoint(&self, path: &str, endpoint: &str) -> Option<Arc<Session>> {
         let target = resolve(path, endpoint)?;
-        let session = Arc::new(Session::at_endpoint(&target, &self.0.pending));
+        let session = Arc::new(Session::new(&target, true, &self.0.pending));
         let mut table = self.table();
-        make_room(&mut table.by_endpoint);
+        // As many as there are open streams: each ends its own.
         table.by_endpoint.insert(target.into(), Arc::clone(&session));
         self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
         Some(session)
     }
 
     /// The session is over: nothing of it awaits anything.
-    pub fn end(&self, session: &Session) {
+    pub fn end(&self, session: &Arc<Session>) {
+        self.remove(&mut self.table(), session);
+    }
+
+    fn remove(&self, table: &mut Table, session: &Arc<Session>) {
         session.end();
-        let mut table = self.table();
-        if session.is_endpoint() {
-            table.by_endpoint.remove(session.id());
-            self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
-        } else {
-            table.by_id.remove(session.id());
+        let known = if session.is_endpoint() { &mut table.by_endpoint } else { &mut table.by_id };
+        // Its place may be another's by now.
+        if known.get(session.id()).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            known.remove(session.id());
         }
+        self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
     }
 
     /// The server that knew them is gone.
@@ -145,7 +155,9 @@ impl Sessions {
         for session in by_id.values().chain(by_endpoint.values()) {
             session.expire(now);
         }
-        by_id.retain(|_, session| session.is_busy(0) || session.idle(now) < SESSION_AGE);
+        by_id.retain(|_, session| {
+            is_in_use(session) || session.has_pending() || session.idle(now) < SESSION_AGE
+        });
     }
 
     #[must_use]
@@ -183,23 +195,36 @@ impl Sessions {
     }
 }
 
-/// Forgets an eighth of the sessions, the ones that were idle longest, where there is no room.
-fn make_room(sessions: &mut HashMap<Box<str>, Arc<Session>>) {
+/// Whether there is room for one more. Where there is none, forgets an eighth of those that no
+/// exchange uses, the ones that were idle longest.
+fn has_room(sessions: &mut HashMap<Box<str>, Arc<Session>>) -> bool {
     if sessions.len() < MAX_SESSIONS {
-        return;
+        return true;
     }
     let now = Instant::now();
-    let mut ages: Vec<Duration> = sessions.values().map(|session| session.idle(now)).collect();
-    let keep = ages.len() - ages.len() / 8;
+    let unused = sessions.values().filter(|session| !is_in_use(session));
+    let mut ages: Vec<Duration> = unused.map(|session| session.idle(now)).collect();
+    if ages.is_empty() {
+        return false;
+    }
+    let keep = ages.len() - ages.len().div_ceil(8);
     let (_, oldest, _) = ages.select_nth_unstable(keep);
     let oldest = *oldest;
     sessions.retain(|_, session| {
-        let stays = session.idle(now) < oldest;
+        let stays = is_in_use(session) || session.idle(now) < oldest;
         if !stays {
             session.end();
         }
         stays
     });
+    true
+}
+
+/// Whether an exchange holds it: were it forgotten, the next request would open another one beside
+/// it, and neither would know what is in flight in the other. Asked under the table's lock, since
+/// only the table gives it to one more.
+fn is_in_use(session: &Arc<Session>) -> bool {
+    Arc::strong_count(session) > 1
 }
 
 /// The path and query of an `endpoint` event: a URL, an absolute path, or one relative to the
@@ -229,6 +254,12 @@ mod tests {
         Call::new(id.into(), "tools/call".into(), None)
     }
 
+    /// Whether the session is over once it was answered so.
+    fn told(sessions: &Sessions, session: &Arc<Session>, status: StatusCode) -> bool {
+        assert!(sessions.answered(Some(session), status, &HeaderMap::new()).is_none());
+        sessions.is_empty()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_is_pending_until_it_is_answered_cancelled_too_old_or_over() {
         let sessions = Sessions::default();
@@ -246,7 +277,7 @@ mod tests {
         session.pend([call("5")]);
         sessions.expire();
         assert_eq!(sessions.pending(), 1);
-        sessions.answered(Some(&session), StatusCode::NOT_FOUND, &HeaderMap::new());
+        assert!(told(&sessions, &session, StatusCode::NOT_FOUND));
         assert_eq!((sessions.pending(), sessions.len()), (0, 0));
         // What ends after its session has, is not waited for.
         session.pend([call("6")]);
@@ -256,18 +287,66 @@ mod tests {
     #[tokio::test]
     async fn sessions_open_and_end_by_what_the_server_says() {
         let sessions = Sessions::default();
-        sessions.answered(None, StatusCode::OK, &headers("a"));
+        let opened = sessions.answered(None, StatusCode::OK, &headers("a")).unwrap();
         assert_eq!(sessions.len(), 1);
         let target = Uri::from_static("/mcp");
         let session = sessions.of(&headers("a"), &target).unwrap();
-        session.begin();
-        session.begin();
-        // One of two requests is bad; the session may not be.
-        sessions.answered(Some(&session), StatusCode::BAD_REQUEST, &HeaderMap::new());
-        assert_eq!(sessions.len(), 1);
-        session.finish();
-        sessions.answered(Some(&session), StatusCode::BAD_REQUEST, &HeaderMap::new());
-        assert!(sessions.is_empty());
+        // Another exchange uses it, be it a stream: this request is bad, the session may not be.
+        assert!(!told(&sessions, &session, StatusCode::BAD_REQUEST));
+        drop(opened);
+        session.pend([call("1")]);
+        assert!(!told(&sessions, &session, StatusCode::BAD_REQUEST));
+        session.settle("1");
+        assert!(told(&sessions, &session, StatusCode::BAD_REQUEST));
+    }
+
+    /// What one end says is not said of a session that has taken its place.
+    #[tokio::test]
+    async fn a_session_ends_no_other() {
+        let sessions = Sessions::default();
+        let target = Uri::from_static("/m");
+        let first = sessions.open_endpoint("/sse", "/m").unwrap();
+        let second = sessions.open_endpoint("/sse", "/m").unwrap();
+        first.pend([call("1")]);
+        sessions.end(&first);
+        assert_eq!(sessions.pending(), 0);
+        assert!(Arc::ptr_eq(&second, &sessions.of(&HeaderMap::new(), &target).unwrap()));
+    }
+
+    /// It is in nobody's way: neither is it waited for, nor does it make a second one of its id.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_use_is_not_forgotten_and_what_nobody_knows_is_not_pending() {
+        let sessions = Sessions::default();
+        let target = Uri::from_static("/mcp");
+        let listening = sessions.of(&headers("a"), &target).unwrap();
+        tokio::time::advance(SESSION_AGE).await;
+        sessions.expire();
+        for number in 0..MAX_SESSIONS {
+            drop(sessions.of(&headers(&number.to_string()), &target));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(Arc::ptr_eq(&listening, &sessions.of(&headers("a"), &target).unwrap()));
+        let long = sessions.of(&headers(&"x".repeat(MAX_ID + 1)), &target).unwrap();
+        long.pend([call("1")]);
+        assert_eq!(sessions.pending(), 1);
+        drop(long);
+        assert_eq!(sessions.pending(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_pending_calls_of_all_sessions_are_bounded() {
+        let sessions = Sessions::default();
+        let target = Uri::from_static("/mcp");
+        let all: Vec<_> = (0..1000)
+            .map(|number| sessions.of(&headers(&number.to_string()), &target).unwrap())
+            .collect();
+        for session in &all {
+            session.pend((0..100).map(|id| call(&id.to_string())));
+            assert!(session.pending().len() <= 64);
+        }
+        assert_eq!(sessions.pending(), 16 * 1024);
+        sessions.forget();
+        assert_eq!(sessions.pending(), 0);
     }
 
     #[tokio::test]
@@ -295,8 +374,7 @@ mod tests {
     async fn the_table_is_bounded_and_forgets_the_idle_ones_first() {
         let sessions = Sessions::default();
         let target = Uri::from_static("/mcp");
-        let first = sessions.of(&headers("first"), &target).unwrap();
-        first.pend([call("1")]);
+        sessions.of(&headers("first"), &target).unwrap().pend([call("1")]);
         tokio::time::advance(Duration::from_secs(1)).await;
         for number in 0..MAX_SESSIONS + 100 {
             drop(sessions.of(&headers(&number.to_string()), &target));

@@ -2,11 +2,12 @@
 //! exchange is over: the client left, the server lets it come back (2025-11-25), or answers on
 //! another stream (HTTP+SSE).
 //!
-//! Never waits for a call longer than [`PENDING_AGE`], and never for more than [`MAX_PENDING`].
+//! Never waits for a call longer than [`PENDING_AGE`] while nobody is there to hear its answer, and
+//! never for more than [`MAX_PENDING`].
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,11 +19,13 @@ use tokio::time::Instant;
 use super::lock;
 use crate::mcp::message::is_same_id;
 
-/// How long a call is waited for once its exchange is over. Clients that come back do so within
+/// How long a call is waited for while no client is there. Clients that come back do so within
 /// seconds; one that died never does.
 pub(super) const PENDING_AGE: Duration = Duration::from_mins(1);
 /// Most calls of one session that are waited for; beyond, the oldest is given up.
 const MAX_PENDING: usize = 64;
+/// Most calls of all sessions that are waited for; beyond, no more are.
+const MAX_ALL_PENDING: usize = 16 * 1024;
 
 /// A call that awaits an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +37,15 @@ pub struct Call {
     pub name: Option<String>,
     /// When its exchange ended.
     pub since: Instant,
+    /// When its client was last there to hear the answer.
+    heard: Instant,
 }
 
 impl Call {
     #[must_use]
     pub fn new(id: String, method: String, name: Option<String>) -> Self {
-        Self { id, method, name, since: Instant::now() }
+        let since = Instant::now();
+        Self { id, method, name, since, heard: since }
     }
 }
 
@@ -52,6 +58,7 @@ struct State {
 /// A legacy session, shared by the table and by its exchanges.
 pub struct Session {
     id: Box<str>,
+    /// Whether the id is the path and query to which its clients POST.
     endpoint: bool,
     /// Exchanges in flight that have an end.
     finite: AtomicUsize,
@@ -61,19 +68,15 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: &str, pending: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(id: &str, endpoint: bool, pending: &Arc<AtomicUsize>) -> Self {
         let state = State { last_used: Instant::now(), over: false, pending: Vec::new() };
         Self {
             id: id.into(),
-            endpoint: false,
+            endpoint,
             finite: AtomicUsize::new(0),
             state: Mutex::new(state),
             pending: Arc::clone(pending),
         }
-    }
-
-    pub(super) fn at_endpoint(target: &str, pending: &Arc<AtomicUsize>) -> Self {
-        Self { endpoint: true, ..Self::new(target, pending) }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -142,6 +145,11 @@ impl Session {
             if state.pending.len() == MAX_PENDING {
                 state.pending.remove(0);
             }
+            if self.pending.load(Ordering::Relaxed) + state.pending.len()
+                >= before + MAX_ALL_PENDING
+            {
+                break;
+            }
             state.pending.push(call);
         }
         self.count(before, state.pending.len());
@@ -154,6 +162,12 @@ impl Session {
         state.pending.retain(|call| !is_same_id(&call.id, id));
         self.count(before, state.pending.len());
         state.pending.len() < before
+    }
+
+    /// A client is there to hear what is pending.
+    pub fn hears(&self) {
+        let now = Instant::now();
+        lock(&self.state).pending.iter_mut().for_each(|call| call.heard = now);
     }
 
     pub(super) fn used(&self) {
@@ -175,7 +189,7 @@ impl Session {
     pub(super) fn expire(&self, now: Instant) {
         let mut state = lock(&self.state);
         let before = state.pending.len();
-        state.pending.retain(|call| now.duration_since(call.since) < PENDING_AGE);
+        state.pending.retain(|call| now.duration_since(call.heard) < PENDING_AGE);
         self.count(before, state.pending.len());
     }
 
@@ -185,5 +199,13 @@ impl Session {
         } else {
             self.pending.fetch_sub(before - after, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Session {
+    /// Nobody can answer what is pending in a session that nobody knows.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.pending.fetch_sub(state.pending.len(), Ordering::Relaxed);
     }
 }

@@ -4,7 +4,7 @@
 use ebbtide::drain::{Phase, handle::Event};
 use tokio::time::Instant;
 
-use crate::harness::{EVENTS, Settings, Wire, World, call, get, post, seconds};
+use crate::harness::{ANSWER, EVENTS, Settings, Wire, World, call, get, post, seconds};
 
 const SESSION: &str = "Mcp-Session-Id: s\r\n";
 const RESUME: &str = "Mcp-Session-Id: s\r\nLast-Event-ID: 1\r\n";
@@ -22,6 +22,14 @@ async fn begun(world: &mut World, request: &str, event: &str) -> (Wire, Wire) {
     server.chunk(event).await;
     client.until(event).await;
     (client, server)
+}
+
+/// Nothing is pending: a drain ends at once.
+async fn ends_at_once(world: &World) {
+    world.drain.tell(Event::Requested).await;
+    let began = Instant::now();
+    world.reached(Phase::Drained).await;
+    assert!(began.elapsed() <= seconds(1.0), "{:?}", began.elapsed());
 }
 
 /// A call of the session `s` whose client has left.
@@ -130,10 +138,7 @@ async fn a_session_that_ends_takes_what_is_pending_with_it() {
         server.send(answer).await;
         client.message().await;
         drop(client);
-        world.drain.tell(Event::Requested).await;
-        let began = Instant::now();
-        world.reached(Phase::Drained).await;
-        assert!(began.elapsed() <= seconds(1.0), "{:?}", began.elapsed());
+        ends_at_once(&world).await;
     }
 }
 
@@ -158,10 +163,7 @@ async fn a_modern_client_that_leaves_leaves_nothing() {
     let (client, mut server) = begun(&mut world, &call("7", modern), WITH_ID).await;
     drop(client);
     assert_eq!(server.rest().await, "");
-    world.drain.tell(Event::Requested).await;
-    let began = Instant::now();
-    world.reached(Phase::Drained).await;
-    assert!(began.elapsed() <= seconds(1.0), "{:?}", began.elapsed());
+    ends_at_once(&world).await;
 }
 
 /// A GET with `Last-Event-ID` is let through, and is one more endless stream where nothing of its
@@ -260,17 +262,160 @@ async fn what_the_other_stream_owes_is_answered_there_when_it_ends() {
     }
 }
 
+/// Its status is all that an HTTP+SSE client hears of a POST: one that failed awaits nothing.
 #[tokio::test(start_paused = true)]
-async fn a_post_that_the_server_refused_is_not_awaited() {
+async fn a_post_that_failed_is_not_awaited() {
+    for refusal in ["HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", ""] {
+        let mut world = World::start(Settings::default()).await;
+        let (client, _stream) = event_stream(&mut world).await;
+        let request = call("7", "").replacen("/mcp", "/messages?session=1", 1);
+        let (mut refused, mut server) = world.held(&request).await;
+        server.send(refusal).await;
+        drop(server);
+        let answer = refused.message().await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+        // The stream that would keep it waiting is open.
+        world.drain.tell(Event::Requested).await;
+        let began = Instant::now();
+        drop(refused);
+        world.reached(Phase::Drained).await;
+        assert!(began.elapsed() <= seconds(1.0), "{:?}", began.elapsed());
+        drop(client);
+    }
+}
+
+/// Most HTTP clients send the body behind the head, and many have the id last in it.
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_id_comes_late_is_awaited_on_the_other_stream() {
     let mut world = World::start(Settings::default()).await;
-    let (client, _stream) = event_stream(&mut world).await;
+    let (mut client, mut stream) = event_stream(&mut world).await;
     let request = call("7", "").replacen("/mcp", "/messages?session=1", 1);
-    let (mut refused, mut server) = world.held(&request).await;
-    server.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
-    refused.message().await;
-    drop((client, refused));
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut poster = world.asked(&format!("{head}\r\n\r\n")).await;
+    let mut server = world.server().await;
+    server.until("\r\n\r\n").await;
+    for part in [&body[..20], &body[20..]] {
+        poster.send(part).await;
+        server.until(part).await;
+    }
+    server.send(ACCEPTED).await;
+    assert!(poster.message().await.starts_with("HTTP/1.1 202"));
+    drains(&world).await;
+    stream.chunk(&answer("7")).await;
+    let end = client.until("0\r\n\r\n").await;
+    assert!(end.contains("\"id\":7,\"result\"") && !end.contains("error"), "{end}");
+}
+
+/// However long it takes: a call is given up only where nobody is there to hear its answer.
+#[tokio::test(start_paused = true)]
+async fn a_long_call_is_awaited_while_its_client_listens() {
+    for elsewhere in [false, true] {
+        let mut world = World::start(Settings::default()).await;
+        let (mut client, mut stream) = if elsewhere {
+            let open = event_stream(&mut world).await;
+            posted(&mut world, "7").await;
+            open
+        } else {
+            left(&mut world).await;
+            listening(&mut world, RESUME).await
+        };
+        tokio::time::sleep(seconds(600.0)).await;
+        drains(&world).await;
+        stream.chunk(&answer("7")).await;
+        let end = client.until("0\r\n\r\n").await;
+        assert!(end.contains("\"id\":7,\"result\"") && !end.contains("error"), "{end}");
+    }
+}
+
+/// Nobody can look into it: its end is taken for an answer.
+#[tokio::test(start_paused = true)]
+async fn a_compressed_stream_leaves_nothing_pending() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("7", SESSION)).await;
+    server.send(&EVENTS.replacen("\r\n", "\r\nContent-Encoding: gzip\r\n", 1)).await;
+    server.chunk("compressed").await;
+    server.send("0\r\n\r\n").await;
+    assert!(client.until("0\r\n\r\n").await.ends_with("compressed\r\n0\r\n\r\n"));
+    drop(client);
+    ends_at_once(&world).await;
+}
+
+/// The answer to `initialize` opens the session that its client comes back with.
+#[tokio::test(start_paused = true)]
+async fn initialize_may_be_answered_later() {
+    let mut world = World::start(Settings::default()).await;
+    let request = post(r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#, "");
+    let (mut client, mut server) = world.held(&request).await;
+    server.send(&EVENTS.replacen("\r\n", "\r\nMcp-Session-Id: s\r\n", 1)).await;
+    server.chunk("id: 1\ndata:\n\n").await;
+    server.send("0\r\n\r\n").await;
+    let end = client.until("0\r\n\r\n").await;
+    assert!(!end.contains("error"), "{end}");
+    drains(&world).await;
+    let (mut back, mut server) = listening(&mut world, RESUME).await;
+    server.chunk(&answer("0")).await;
+    back.until("0\r\n\r\n").await;
+    world.report().await;
+}
+
+/// Behind a connection balancer the next connection meets a pod that does not know the session.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_a_drain_finds_in_its_opening_keeps_its_connection() {
+    let mut world = World::start(Settings::default()).await;
+    let request = post(r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#, "");
+    let (mut client, mut server) = world.held(&request).await;
     world.drain.tell(Event::Requested).await;
-    let began = Instant::now();
-    world.reached(Phase::Drained).await;
-    assert!(began.elapsed() <= seconds(1.0), "{:?}", began.elapsed());
+    world.reached(Phase::Draining).await;
+    server.send(&ANSWER.replacen("\r\n", "\r\nMcp-Session-Id: s\r\n", 1)).await;
+    let answer = client.message().await.to_ascii_lowercase();
+    assert!(answer.contains("mcp-session-id: s"), "{answer}");
+    assert!(!answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_one_call_of_a_batch_awaits_the_others() {
+    let mut world = World::start(Settings::default()).await;
+    let batch = r#"[{"id":1,"method":"a"},{"id":2,"method":"b"},{"id":3,"method":"c"}]"#;
+    let (mut running, mut server) = begun(&mut world, &post(batch, SESSION), &answer("1")).await;
+    let body = r#"{"method":"notifications/cancelled","params":{"requestId":3}}"#;
+    let mut client = world.asked(&post(body, SESSION)).await;
+    let (mut other, _) = world.asked_server().await;
+    other.send(ACCEPTED).await;
+    client.message().await;
+    server.send("0\r\n\r\n").await;
+    let end = running.until("0\r\n\r\n").await;
+    assert!(end.contains(r#""id":2,"error":{"code":-32011"#), "{end}");
+    assert!(!end.contains(r#""id":1,"error""#), "{end}");
+}
+
+/// Whatever the server makes of an id that its client still knows, in one piece with the end.
+#[tokio::test(start_paused = true)]
+async fn an_answer_counts_however_its_id_is_written() {
+    let mut world = World::start(Settings::default()).await;
+    for (id, written) in [("7", "7.0"), ("7", "\"7\""), ("\"a\"", "\"\\u0061\"")] {
+        let (mut client, mut server) = world.held(&call(id, SESSION)).await;
+        let answer = answer(written);
+        server.send(&format!("{EVENTS}{:x}\r\n{answer}\r\n0\r\n\r\n", answer.len())).await;
+        let end = client.until("0\r\n\r\n").await;
+        assert!(end.contains("result") && !end.contains("error"), "{end}");
+    }
+    ends_at_once(&world).await;
+}
+
+/// A second answer is no answer to another call, and neither is one to a call of another client.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lies_about_ids_settles_nobody_elses_call() {
+    let mut world = World::start(Settings::default()).await;
+    left(&mut world).await;
+    let batch = r#"[{"id":1,"method":"a"},{"id":2,"method":"b"}]"#;
+    let other = "Mcp-Session-Id: other\r\n";
+    let (mut client, mut server) = begun(&mut world, &post(batch, other), &answer("1")).await;
+    for id in ["1", "7", "9"] {
+        server.chunk(&answer(id)).await;
+    }
+    server.send("0\r\n\r\n").await;
+    let end = client.until("0\r\n\r\n").await;
+    assert_eq!(end.matches("error").count(), 1, "{end}");
+    assert!(end.contains(r#""id":2,"error":{"code":-32011"#), "{end}");
+    drains(&world).await;
 }
