@@ -217,22 +217,25 @@ impl Fields {
 /// `"7"`, and clients take both for theirs.
 #[must_use]
 pub fn is_same_id(one: &str, other: &str) -> bool {
-    if one == other {
-        return true;
-    }
-    let text = |id| match serde_json::from_str(id) {
-        Ok(Value::String(text)) => Some(text),
-        Ok(Value::Number(number)) => Some(plain(&number)),
-        _ => None,
-    };
-    matches!((text(one), text(other)), (Some(one), Some(other)) if one == other)
+    one == other || matches!((text(one), text(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// The number without a point or an exponent, where it is a whole one.
-fn plain(number: &serde_json::Number) -> String {
-    match number.as_f64() {
-        Some(value) if number.is_f64() => value.to_string(),
-        _ => number.to_string(),
+/// The text of a string; that of a number without a point or an exponent, where it is a whole one.
+fn text(id: &str) -> Option<Cow<'_, str>> {
+    let string = id.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match string {
+        // Almost every id is plain, and nothing has to be parsed.
+        Some(text) if !text.contains('\\') => return Some(text.into()),
+        None if id.bytes().all(|byte| byte.is_ascii_digit()) => return Some(id.into()),
+        _ => {}
+    }
+    match serde_json::from_str(id).ok()? {
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => match number.as_f64() {
+            Some(value) if number.is_f64() => Some(value.to_string().into()),
+            _ => Some(number.to_string().into()),
+        },
+        _ => None,
     }
 }
 
@@ -270,6 +273,7 @@ mod tests {
             ("7", "\"7\"", true),
             ("\"a\"", "\"\\u0061\"", true),
             ("1000", "1e3", true),
+            ("-7", "-7.0", true),
             ("7", "8", false),
             ("7", "\"a\"", false),
             // Where a float could not tell them apart.
