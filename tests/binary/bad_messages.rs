@@ -107,7 +107,7 @@ fn strange_messages_pass_whole() {
     let ebbtide = Ebbtide::start(upstream(), &[]);
     serves(&ebbtide);
     let before = ebbtide.peak_memory();
-    let long = format!(r#"{{"method":"m","id":"{}"}}"#, "i".repeat(10 * MIB));
+    let long = format!(r#"{{"method":"m","id":"{}"}}"#, "i".repeat(50 * MIB));
     let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
     let deep = format!(r#"{{"method":"m","params":{{"a":{open}{close}}},"id":7}}"#);
     let deep_id =
