@@ -138,13 +138,16 @@ impl Entry {
         }
     }
 
-    /// Whether it is a stream on which the pending calls of its session are answered.
-    pub(super) fn hears_pending(&self) -> bool {
-        let at_endpoint = || self.session().is_some_and(|session| session.is_endpoint());
+    /// Tells its session which of the pending calls its client is here to hear.
+    pub(super) fn hears_pending(&self) {
+        let Some(session) = self.session() else {
+            return;
+        };
         match self.class() {
-            Class::Resume => true,
-            Class::Stream => at_endpoint(),
-            _ => false,
+            // A stream from before the call was left is not the one that resumes it.
+            Class::Resume => session.hears(self.began),
+            Class::Stream if session.is_endpoint() => session.hears(Instant::now()),
+            _ => {}
         }
     }
 

@@ -183,9 +183,9 @@ impl Inflight {
     /// Gives up what was awaited for too long with nobody there to hear it.
     pub fn expire_pending(&self) {
         if self.pending() > 0 {
-            for entry in self.entries(Entry::hears_pending) {
-                entry.session().inspect(|session| session.hears());
-            }
+            self.entries(|entry| entry.class().is_stream())
+                .iter()
+                .for_each(|entry| entry.hears_pending());
         }
         self.0.sessions.expire();
     }

@@ -183,7 +183,7 @@ pub fn receive(
     let session = exchange.ticket.session();
     let opened = proxy.sessions.answered(session, response.status(), response.headers());
     if let Some(session) = opened
-        && exchange.ticket.class().is_json_rpc()
+        && exchange.ticket.class() == Class::Initialize
     {
         // Its client may come back for what this exchange leaves open.
         exchange.ticket.belongs_to(&session);

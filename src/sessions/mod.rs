@@ -137,14 +137,16 @@ impl Sessions {
         self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
     }
 
-    /// The server that knew them is gone.
+    /// The server that knew them is gone: what is pending is not answered any more.
     pub fn forget(&self) {
         let mut table = self.table();
         for session in table.by_id.values().chain(table.by_endpoint.values()) {
-            session.end();
+            drop(session.take_pending());
         }
-        *table = Table::default();
-        self.0.endpoints.store(0, Ordering::Relaxed);
+        // It may only seem to be gone, to new connections: those in use end with their exchanges.
+        table.by_id.retain(|_, session| is_in_use(session));
+        table.by_endpoint.retain(|_, session| is_in_use(session));
+        self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
     }
 
     /// Forgets what is too old to be waited for.
@@ -346,7 +348,10 @@ mod tests {
         }
         assert_eq!(sessions.pending(), 16 * 1024);
         sessions.forget();
-        assert_eq!(sessions.pending(), 0);
+        assert_eq!((sessions.pending(), sessions.len()), (0, 1000));
+        drop(all);
+        sessions.forget();
+        assert!(sessions.is_empty());
     }
 
     #[tokio::test]

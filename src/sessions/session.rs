@@ -127,8 +127,9 @@ impl Session {
     /// The calls that await an answer; whoever takes them answers them.
     #[must_use]
     pub fn take_pending(&self) -> Vec<Call> {
-        let taken = std::mem::take(&mut lock(&self.state).pending);
-        self.pending.fetch_sub(taken.len(), Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        let taken = std::mem::take(&mut state.pending);
+        self.count(taken.len(), 0);
         taken
     }
 
@@ -164,10 +165,13 @@ impl Session {
         state.pending.len() < before
     }
 
-    /// A client is there to hear what is pending.
-    pub fn hears(&self) {
+    /// A client is there to hear the calls that had been left by then.
+    pub fn hears(&self, left_by: Instant) {
         let now = Instant::now();
-        lock(&self.state).pending.iter_mut().for_each(|call| call.heard = now);
+        let mut state = lock(&self.state);
+        for call in state.pending.iter_mut().filter(|call| call.since <= left_by) {
+            call.heard = now;
+        }
     }
 
     pub(super) fn used(&self) {
@@ -179,11 +183,8 @@ impl Session {
     }
 
     pub(super) fn end(&self) {
-        let mut state = lock(&self.state);
-        state.over = true;
-        let before = state.pending.len();
-        state.pending.clear();
-        self.count(before, 0);
+        lock(&self.state).over = true;
+        drop(self.take_pending());
     }
 
     pub(super) fn expire(&self, now: Instant) {

@@ -147,6 +147,9 @@ async fn nobody_waits_for_a_client_that_does_not_come_back() {
     let mut settings = Settings::default();
     settings.rules.timings.drain_timeout = Some(seconds(600.0));
     let mut world = World::start(settings).await;
+    // A stream that it resumed before is not where it would hear the answer.
+    let (_listening, _server) = listening(&mut world, RESUME).await;
+    world.settled().await;
     left(&mut world).await;
     let left_at = Instant::now();
     drains(&world).await;
