@@ -24,6 +24,9 @@ const STREAM_SPREAD: Duration = Duration::from_secs(5);
 /// Streams that end at once however many there are.
 const STREAM_BATCH: usize = 10;
 
+/// How often it is looked whether a pending call was awaited for too long.
+pub const PENDING_LOOK: Duration = Duration::from_secs(1);
+
 pub struct Begun {
     pub trigger: Trigger,
     pub at: Instant,
@@ -32,6 +35,7 @@ pub struct Begun {
     /// Streams that are told to end per tick, and when the next are.
     stream_batch: usize,
     next_batch: Instant,
+    next_look: Instant,
 }
 
 impl Begun {
@@ -46,7 +50,15 @@ impl Begun {
         );
         let account = Account::new(trigger, inflight);
         let stream_batch = STREAM_BATCH;
-        Self { trigger, at: now, account, waits_for: None, stream_batch, next_batch: now }
+        Self {
+            trigger,
+            at: now,
+            account,
+            waits_for: None,
+            stream_batch,
+            next_batch: now,
+            next_look: now,
+        }
     }
 
     /// The timeline, where it is another than is known: at first, and when the kill time moves.
@@ -117,6 +129,16 @@ impl Begun {
             self.next_batch = now + STREAM_TICK;
             self.stream_batch
         })
+    }
+
+    /// Whether it is time to look for pending calls that are too old: not with every change, since
+    /// all sessions are looked at.
+    pub fn looks_at_pending(&mut self, now: Instant) -> bool {
+        let looks = now >= self.next_look;
+        if looks {
+            self.next_look = now + PENDING_LOOK;
+        }
+        looks
     }
 
     /// When the next streams are to end, while there are any.

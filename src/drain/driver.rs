@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    begun::Begun,
+    begun::{Begun, PENDING_LOOK},
     handle::{Connections, DrainHandle, DrainWatch, Event, Snapshot},
     hooks::{Hook, Hooks, Restart, Step},
     knowledge::{Fact, Knowledge},
@@ -25,9 +25,6 @@ use crate::{
     inflight::{Ending, Inflight},
     telemetry::Metrics,
 };
-
-/// How often it is looked whether a pending call was awaited for too long.
-const PENDING_LOOK: Duration = Duration::from_secs(1);
 
 /// What the driver works by.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +50,6 @@ pub struct Driver {
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
-    /// When it is next looked whether a pending call was awaited for too long.
-    look_at_pending: std::time::Instant,
     /// The drain, once it has begun.
     drain: Option<Begun>,
     /// SIGTERM came, or the server is gone: nothing is left to do after `Drained`.
@@ -98,7 +93,6 @@ impl Driver {
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
-            look_at_pending: now(),
             drain: None,
             may_exit: false,
         };
@@ -147,9 +141,10 @@ impl Driver {
     /// Reads what others keep, and what time alone changes.
     fn look(&mut self) {
         let now = now();
-        if self.drain.is_some() && self.inflight.pending() > 0 && now >= self.look_at_pending {
+        if self.inflight.pending() > 0
+            && self.drain.as_mut().is_some_and(|drain| drain.looks_at_pending(now))
+        {
             self.inflight.expire_pending();
-            self.look_at_pending = now + PENDING_LOOK;
         }
         // Who comes back for a pending call later than now finds nobody who can finish it.
         let awaits_pending = self.facts.phase < Phase::Cutting;
