@@ -137,8 +137,9 @@ async fn http1<H: Handler>(
         if let Some(refusal) = watched.refusal() {
             return Poll::Ready(Some(refusal));
         }
-        // Armed only while a head is under way; a head that comes whole never gets here.
-        let now_in_head = watched.in_head();
+        // Armed only while a head is under way; a head that comes whole never gets here. Behind an
+        // exchange nobody reads on, so that its client cannot end it.
+        let now_in_head = watched.in_head() && !context.is_busy();
         if now_in_head && !in_head {
             head_timer.as_mut().reset(Instant::now() + limits.header_timeout);
         }

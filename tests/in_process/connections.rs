@@ -40,6 +40,27 @@ async fn a_head_has_header_timeout_and_not_a_moment_more() {
     assert_eq!(began.elapsed().as_secs(), 10);
 }
 
+/// Nobody reads on while a call runs: what of the next head has come by then is no slow head.
+#[tokio::test(start_paused = true)]
+async fn a_head_behind_a_call_has_its_time_after_it() {
+    let mut world = World::start(Settings::default()).await;
+    let next = call("2", "");
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    client.send(&next[..20]).await;
+    sleep(seconds(60.0)).await;
+    server.send(ANSWER).await;
+    assert!(client.message().await.ends_with("{}"));
+    sleep(seconds(5.0)).await;
+    client.send(&next[20..]).await;
+    let (mut server, _) = world.asked_server().await;
+    client.send(&next[..20]).await;
+    server.send(ANSWER).await;
+    assert!(client.message().await.ends_with("{}"));
+    let began = Instant::now();
+    assert!(client.until("\r\n").await.starts_with("HTTP/1.1 408"));
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
 /// The client's preface (RFC 9113, section 3.4), however it comes.
 #[tokio::test(start_paused = true)]
 async fn an_http2_preface_may_come_in_parts() {
