@@ -5,8 +5,11 @@
 mod client;
 pub mod demo;
 mod drain;
+mod inject;
 mod load;
+mod manifest;
 mod pen;
+mod podspec;
 mod rehearse;
 mod run;
 mod status;
@@ -68,6 +71,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("run", matches)) => run::main(matches),
         Some(("drain", matches)) => drain::main(matches),
         Some(("status", matches)) => status::main(matches),
+        Some(("inject", matches)) => inject::main(matches),
         Some(("rehearse", matches)) => rehearse::main(matches),
         Some(("demo", matches)) => {
             let options = demo::Options { json: matches.get_flag("json") };
@@ -131,6 +135,7 @@ pub fn command() -> Command {
                 .arg(admin_argument())
                 .arg(json("Print the JSON of GET /status")),
         )
+        .subcommand(inject::command())
         .subcommand(rehearse::command())
         .subcommand(
             Command::new("demo")

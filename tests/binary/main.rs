@@ -10,6 +10,7 @@ mod bad_input;
 mod drain;
 mod h2c;
 mod http;
+mod inject;
 mod knowledge;
 mod rehearse;
 mod rollout;
