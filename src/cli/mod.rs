@@ -2,6 +2,7 @@
 //!
 //! Never does a command's work.
 
+pub mod check;
 mod client;
 pub mod demo;
 mod drain;
@@ -71,6 +72,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("run", matches)) => run::main(matches),
         Some(("drain", matches)) => drain::main(matches),
         Some(("status", matches)) => status::main(matches),
+        Some(("check", matches)) => check::main(matches),
         Some(("inject", matches)) => inject::main(matches),
         Some(("rehearse", matches)) => rehearse::main(matches),
         Some(("demo", matches)) => {
@@ -136,6 +138,7 @@ pub fn command() -> Command {
                 .arg(json("Print the JSON of GET /status")),
         )
         .subcommand(inject::command())
+        .subcommand(check::command())
         .subcommand(rehearse::command())
         .subcommand(
             Command::new("demo")

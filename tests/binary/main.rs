@@ -7,6 +7,7 @@
 mod harness;
 
 mod bad_input;
+mod check;
 mod drain;
 mod h2c;
 mod http;

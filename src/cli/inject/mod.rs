@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+pub use self::plan::place;
 use self::plan::{Plan, Task};
 use super::{
     Outcome,
