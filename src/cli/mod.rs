@@ -7,6 +7,7 @@ mod client;
 pub mod demo;
 mod drain;
 mod inject;
+mod kubeconfig;
 mod load;
 mod manifest;
 mod pen;

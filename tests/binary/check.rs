@@ -1,8 +1,14 @@
 //! `ebbtide check`: findings, where they are, and the exit code.
 
-use serde_json::Value;
+use std::io::Write;
 
-use crate::inject::fed;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{command, server},
+    inject::fed,
+    rollout::{Kubeconfig, ok, status},
+};
 
 const BAD: &str = include_str!("../fixtures/check/service-bypasses-sidecar/bad.yaml");
 const GOOD: &str = include_str!("../fixtures/check/service-bypasses-sidecar/good.yaml");
@@ -78,4 +84,58 @@ fn what_is_not_looked_at_is_said() {
     );
     let (code, out, told) = fed(&["check"], b"a: 1\n---\nb: [\n");
     assert!(code == 1 && out.is_empty() && told.contains("document 2, line "), "{told}");
+}
+
+/// An API server with one Deployment and what it made.
+fn live(budgets: fn() -> String) -> (i32, String, String) {
+    let port = server(move |stream, request| {
+        let path = request.split(' ').nth(1).unwrap();
+        let list = |items: Value| ok(&json!({"metadata": {}, "items": items}));
+        let labels = json!({"labels": {"app": "a"}});
+        let container = json!({"name": "server", "ports": [{"name": "mcp", "containerPort": 3000}], "lifecycle": {"preStop": {"exec": {"command": ["/bye"]}}}});
+        let spec = json!({"replicas": 2, "template": {"metadata": labels, "spec": {
+            "terminationGracePeriodSeconds": 60, "containers": [container],
+        }}});
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "mcp", "uid": "1", "controller": true}]);
+        let answer = match path.rsplit('/').next().unwrap().split('?').next().unwrap() {
+            "deployments" if path.contains("/namespaces/prod/") => {
+                list(json!([{"metadata": {"name": "mcp", "namespace": "prod"}, "spec": spec}]))
+            }
+            "replicasets" => list(json!([{
+                "metadata": {"name": "mcp-1", "namespace": "prod", "ownerReferences": owner},
+                "spec": spec,
+            }])),
+            "poddisruptionbudgets" => budgets(),
+            _ => list(json!([])),
+        };
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let kubeconfig = Kubeconfig::new(port);
+    let output = command(&["check", "--namespace", "prod", "--format", "json"])
+        .env("KUBECONFIG", &kubeconfig.0)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_namespace_is_looked_at_as_it_is() {
+    let (code, out, told) = live(|| ok(&json!({"metadata": {}, "items": []})));
+    assert_eq!((code, told.as_str()), (1, "1 finding\n"), "{out}");
+    let out: Value = serde_json::from_str(&out).unwrap();
+    let found = &out["findings"][0];
+    assert_eq!(found["rule"], "no-disruption-budget");
+    assert_eq!((&found["object"], &found["line"]), (&json!("Deployment/mcp"), &Value::Null));
+    let budget = || {
+        let selector = json!({"matchLabels": {"app": "a"}});
+        let budget =
+            json!({"metadata": {"name": "a", "namespace": "prod"}, "spec": {"selector": selector}});
+        ok(&json!({"metadata": {}, "items": [budget]}))
+    };
+    let (code, out, told) = live(budget);
+    assert_eq!((code, told.as_str()), (0, ""), "{out}");
+    let (code, out, told) = live(|| status(403, "poddisruptionbudgets is forbidden"));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(told.contains("no right to list poddisruptionbudgets in namespace prod"), "{told}");
 }

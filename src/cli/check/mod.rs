@@ -3,6 +3,7 @@
 //!
 //! Never changes anything, and never guesses what it was not shown.
 
+mod live;
 mod output;
 pub mod rules;
 pub mod world;
@@ -10,11 +11,14 @@ pub mod world;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use self::{
-    output::Finding,
+    output::{Finding, Place},
     rules::RULES,
     world::{Limits, World},
 };
-use super::{Outcome, inject, manifest};
+use super::{
+    Outcome, inject,
+    manifest::{self, Object},
+};
 use crate::config::value;
 
 pub fn command() -> Command {
@@ -27,6 +31,14 @@ pub fn command() -> Command {
              without findings, 1 with. The rules stand in docs/checks.md.",
         )
         .arg(inject::file_argument())
+        .arg(
+            Arg::new("namespace")
+                .long("namespace")
+                .short('n')
+                .value_name("NAMESPACE")
+                .conflicts_with("file")
+                .help("Check the objects of this namespace as they are in the cluster"),
+        )
         .arg(
             Arg::new("format")
                 .long("format")
@@ -57,11 +69,21 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         slowest_call: matches.get_one("slowest_call").copied().unwrap_or_default(),
         database: matches.get_one("database_limit").copied(),
     };
-    let (name, text) = match inject::read(matches) {
-        Ok(read) => read,
-        Err(text) => return Outcome::Failed(text),
+    let namespace = matches.get_one::<String>("namespace");
+    let (name, found) = match namespace {
+        Some(namespace) => {
+            let objects = match in_cluster(namespace) {
+                Ok(objects) => objects,
+                Err(error) => return Outcome::Failed(format!("{error:#}")),
+            };
+            (format!("namespace {namespace}"), Ok(look(&objects, limits, |_, _| None)))
+        }
+        None => match inject::read(matches) {
+            Ok((name, text)) => (name, in_text(&text, limits)),
+            Err(error) => return Outcome::Failed(error),
+        },
     };
-    let (findings, notes) = match findings(&text, limits) {
+    let (findings, notes) = match found {
         Ok(found) => found,
         Err(error) => return Outcome::Failed(format!("{name}: {error}")),
     };
@@ -83,21 +105,37 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     }
 }
 
-/// What the rules find, in the order of the text, and what could not be looked at.
-fn findings(text: &str, limits: Limits) -> Result<(Vec<Finding>, Vec<String>), String> {
+fn in_cluster(namespace: &str) -> anyhow::Result<Vec<Object>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(live::objects(namespace))
+}
+
+type Looked = (Vec<Finding>, Vec<String>);
+
+fn in_text(text: &str, limits: Limits) -> Result<Looked, String> {
     let documents = manifest::read(text).map_err(|error| error.to_string())?;
     let objects = manifest::objects(&documents);
-    let world = World::of(&objects, limits);
+    Ok(look(&objects, limits, |object, path| {
+        let document = &documents[object.document];
+        let node = document.root.nearest(&format!("{}{path}", object.pointer));
+        Some(Place { document: document.number, line: document.line + node.line - 1 })
+    }))
+}
+
+/// What the rules find, in the order of the text, and what could not be looked at.
+fn look(
+    objects: &[Object],
+    limits: Limits,
+    place: impl Fn(&Object, &str) -> Option<Place>,
+) -> Looked {
+    let world = World::of(objects, limits);
     let mut found: Vec<Finding> = Vec::new();
     for rule in RULES {
         for broken in (rule.find)(&world) {
             let object = &objects[broken.object];
-            let document = &documents[object.document];
-            let node = document.root.nearest(&format!("{}{}", object.pointer, broken.path));
             found.push(Finding {
                 rule,
-                document: document.number,
-                line: document.line + node.line - 1,
+                place: place(object, &broken.path),
                 object: object.title(),
                 container: broken.container,
                 path: broken.path,
@@ -105,19 +143,21 @@ fn findings(text: &str, limits: Limits) -> Result<(Vec<Finding>, Vec<String>), S
             });
         }
     }
-    found.sort_by_key(|found| (found.document, found.line));
+    found.sort_by_key(|found| found.place.map(|place| place.line));
     let mut notes: Vec<String> = world
         .left_out
         .iter()
         .map(|index| {
-            let place = inject::place(&documents, &objects[*index]);
-            format!("{place}: left out: nothing says that it serves clients")
+            let object = &objects[*index];
+            let place = place(object, "").map(|place| place.to_string()).unwrap_or_default();
+            let title = object.title();
+            format!("{place}{title}: left out: nothing says that it serves MCP clients")
         })
         .collect();
     if world.workloads.is_empty() {
         notes.push("no pod that serves MCP clients was found: nothing was checked".into());
     }
-    Ok((found, notes))
+    (found, notes)
 }
 
 #[cfg(test)]

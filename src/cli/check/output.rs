@@ -1,16 +1,29 @@
 //! Findings as text, JSON or SARIF 2.1.0. Pure.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
 use super::rules::{RULES, Rule};
 
+/// Where in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub document: usize,
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "document {}, line {}: ", self.document, self.line)
+    }
+}
+
 /// One finding with all that is said of it.
 pub struct Finding {
     pub rule: &'static Rule,
-    pub document: usize,
-    pub line: usize,
+    /// `None` for an object of the cluster.
+    pub place: Option<Place>,
     /// As kubectl names it.
     pub object: String,
     pub container: Option<String>,
@@ -24,8 +37,9 @@ pub fn text(file: &str, findings: &[Finding]) -> String {
         let container = found.container.as_ref();
         let container = container.map(|name| format!(", container {name}")).unwrap_or_default();
         let Rule { name, why, instead, .. } = found.rule;
-        let (line, object, says) = (found.line, &found.object, &found.says);
-        let _ = writeln!(text, "{file}:{line}: {object}{container}: {name}: {says}");
+        let line = found.place.map(|place| format!(":{}", place.line)).unwrap_or_default();
+        let (object, says) = (&found.object, &found.says);
+        let _ = writeln!(text, "{file}{line}: {object}{container}: {name}: {says}");
         let _ = writeln!(text, "  why      {why}\n  instead  {instead}\n");
     }
     text
@@ -37,8 +51,8 @@ pub fn json(findings: &[Finding]) -> String {
         .map(|found| {
             json!({
                 "rule": found.rule.name,
-                "document": found.document,
-                "line": found.line,
+                "document": found.place.map(|place| place.document),
+                "line": found.place.map(|place| place.line),
                 "object": found.object,
                 "container": found.container,
                 "path": found.path,
@@ -70,6 +84,18 @@ pub fn sarif(file: &str, findings: &[Finding]) -> String {
                 Some(container) => format!("{}/{container}", found.object),
                 None => found.object.clone(),
             };
+            let mut location = json!({
+                "logicalLocations": [{
+                    "fullyQualifiedName": format!("{name}{}", found.path),
+                    "kind": "resource",
+                }],
+            });
+            if let Some(place) = found.place {
+                location["physicalLocation"] = json!({
+                    "artifactLocation": {"uri": uri(file)},
+                    "region": {"startLine": place.line},
+                });
+            }
             json!({
                 "ruleId": found.rule.name,
                 "ruleIndex": RULES.iter().position(|rule| rule.name == found.rule.name),
@@ -77,16 +103,7 @@ pub fn sarif(file: &str, findings: &[Finding]) -> String {
                 "message": {"text": format!(
                     "{}. {} Instead: {}", found.says, found.rule.why, found.rule.instead
                 )},
-                "locations": [{
-                    "physicalLocation": {
-                        "artifactLocation": {"uri": uri(file)},
-                        "region": {"startLine": found.line},
-                    },
-                    "logicalLocations": [{
-                        "fullyQualifiedName": format!("{name}{}", found.path),
-                        "kind": "resource",
-                    }],
-                }],
+                "locations": [location],
             })
         })
         .collect();

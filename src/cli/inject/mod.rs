@@ -8,7 +8,6 @@ use std::io::{Read, Write};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-pub use self::plan::place;
 use self::plan::{Plan, Task};
 use super::{
     Outcome,

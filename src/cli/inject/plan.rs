@@ -71,7 +71,7 @@ impl Plan {
 }
 
 /// `document 2, line 14: Deployment/mcp-server`.
-pub fn place(documents: &[Document<'_>], object: &Object) -> String {
+fn place(documents: &[Document<'_>], object: &Object) -> String {
     let document = &documents[object.document];
     let line = document.line + document.root.nearest(&object.pointer).line - 1;
     format!("document {}, line {line}: {}", document.number, object.title())
