@@ -84,6 +84,7 @@ fn other_ways_to_break_a_rule() {
     let health = "httpGet: {path: /healthz, port: 3000}";
     for (from, to, rule) in [
         (hook, "exec: {command: [/bye]}", Some("no-prestop")),
+        (hook, "httpGet: {path: /bye, port: 7071}", Some("no-prestop")),
         (hook, "httpGet: {path: /prestop, port: 7070}", Some("no-prestop")),
         (hook, "exec: {command: [/ebbtide, drain, --wait]}", None),
         ("{path: /prestop/self, port: 7071}", "{path: /prestop, port: 7071}", Some("no-prestop")),

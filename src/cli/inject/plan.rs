@@ -39,9 +39,14 @@ impl Plan {
             Task::Uninject => uninject(&documents, &mut objects, &mut notes)?,
         }
         let mut edits = Vec::new();
+        let mut rest = objects.as_slice();
         for (index, document) in documents.iter().enumerate() {
             let mut value = document.root.value();
-            for object in objects.iter().filter(|object| object.document == index) {
+            // They stand in the order of the documents.
+            let count = rest.iter().take_while(|object| object.document == index).count();
+            let (own, later) = rest.split_at(count);
+            rest = later;
+            for object in own {
                 if let Some(slot) = value.pointer_mut(&object.pointer) {
                     *slot = object.value.clone();
                 }

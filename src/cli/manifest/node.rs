@@ -3,7 +3,7 @@
 //! Plain words mean what kubectl takes them for (`0644` is octal, `on` is true), so that what is
 //! not changed need not be understood better than kubectl does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, StructureStyle, Tag};
 use serde_json::{Map, Value};
@@ -136,6 +136,8 @@ struct Open {
     anchor: usize,
     /// Of a mapping: the key that waits for its value.
     key: Option<(String, usize, usize)>,
+    /// Of a mapping: the keys so far.
+    seen: HashSet<String>,
 }
 
 struct Builder<'a> {
@@ -212,19 +214,17 @@ impl Builder<'_> {
             return Err("a key that is not a plain word".into());
         }
         let node = Node { start, end, line: self.line, body };
-        self.open.push(Open { node, anchor, key: None });
+        self.open.push(Open { node, anchor, key: None, seen: HashSet::new() });
         Ok(())
     }
 
     fn key(&mut self, key: String, start: usize, end: usize) -> Result<(), String> {
         // A key of a flow mapping may have none.
-        let colon = self.text[end..].find(':').map(|offset| end + offset);
-        let colon = colon.filter(|colon| self.text[end..*colon].trim().is_empty());
-        let colon = colon.map_or(end, |colon| colon + 1);
+        let rest = &self.text[end..];
+        let behind = rest.trim_start();
+        let colon = end + if behind.starts_with(':') { rest.len() - behind.len() + 1 } else { 0 };
         if let Some(open) = self.open.last_mut() {
-            if let Body::Mapping { entries, .. } = &open.node.body
-                && entries.iter().any(|entry| entry.key == key)
-            {
+            if !open.seen.insert(key.clone()) {
                 return Err(format!("the key `{key}` is there twice"));
             }
             open.key = Some((key, start, colon));

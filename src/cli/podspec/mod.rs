@@ -178,6 +178,12 @@ fn change(
 
     // The port moves.
     let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
+    if server.port.is_none() {
+        notes.push(format!(
+            "its container `{}` does not declare port {}, which is taken to be the server's",
+            record.server, server.number
+        ));
+    }
     let mut fields = json!({ "name": name }).as_object().cloned().unwrap_or_default();
     if let Some(port) = server.port {
         let taken = server::take(container, port);

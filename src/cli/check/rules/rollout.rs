@@ -101,7 +101,7 @@ pub fn database_limit(world: &World<'_>) -> Vec<Found> {
         let given = sidecar.container.setting("max_connections");
         let connections = given.and_then(|text| text.parse::<u64>().ok()).unwrap_or(100);
         let surge = surge(workload, replicas);
-        let all = (replicas + surge).saturating_mul(connections);
+        let all = replicas.saturating_add(surge).saturating_mul(connections);
         if all > limit {
             let says = format!(
                 "{replicas} pods and {surge} of a surge, {connections} connections each, make {all}; \
@@ -121,10 +121,10 @@ fn surge(workload: &Workload<'_>, replicas: u64) -> u64 {
     }
     let surge = &strategy["rollingUpdate"]["maxSurge"];
     match (percent(surge), surge.as_u64()) {
-        (Some(percent), _) => (replicas * percent).div_ceil(100),
+        (Some(percent), _) => replicas.saturating_mul(percent).div_ceil(100),
         (None, Some(count)) => count,
         // What Kubernetes takes where nothing is said.
-        _ => (replicas * 25).div_ceil(100),
+        _ => replicas.saturating_mul(25).div_ceil(100),
     }
 }
 
