@@ -2,11 +2,16 @@
 //!
 //! Never does a command's work.
 
+pub mod check;
 mod client;
 pub mod demo;
 mod drain;
+mod inject;
+mod kubeconfig;
 mod load;
+mod manifest;
 mod pen;
+mod podspec;
 mod rehearse;
 mod run;
 mod status;
@@ -68,6 +73,8 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("run", matches)) => run::main(matches),
         Some(("drain", matches)) => drain::main(matches),
         Some(("status", matches)) => status::main(matches),
+        Some(("check", matches)) => check::main(matches),
+        Some(("inject", matches)) => inject::main(matches),
         Some(("rehearse", matches)) => rehearse::main(matches),
         Some(("demo", matches)) => {
             let options = demo::Options { json: matches.get_flag("json") };
@@ -131,6 +138,8 @@ pub fn command() -> Command {
                 .arg(admin_argument())
                 .arg(json("Print the JSON of GET /status")),
         )
+        .subcommand(inject::command())
+        .subcommand(check::command())
         .subcommand(rehearse::command())
         .subcommand(
             Command::new("demo")

@@ -21,6 +21,8 @@ pub enum Source {
     Flag,
     Environment,
     File(PathBuf),
+    /// Of a pod that is to be injected, by its whole name.
+    Annotation(String),
 }
 
 /// A setting that cannot be used. Exit 64.
@@ -39,6 +41,7 @@ impl fmt::Display for Invalid {
             Some(Source::Flag) => write!(out, " (flag {})", flag(&self.setting))?,
             Some(Source::Environment) => write!(out, " (variable {})", variable(&self.setting))?,
             Some(Source::File(path)) => write!(out, " (file {})", path.display())?,
+            Some(Source::Annotation(name)) => write!(out, " (annotation {name})")?,
             None => {}
         }
         match &self.value {
@@ -202,7 +205,9 @@ impl Settings {
     }
 }
 
-fn unknown(name: &str, value: &str, source: &Source) -> Invalid {
+/// A name that is no setting.
+#[must_use]
+pub fn unknown(name: &str, value: &str, source: &Source) -> Invalid {
     let names: Vec<&str> = TABLE.iter().map(|known| known.name).collect();
     Invalid {
         setting: name.into(),

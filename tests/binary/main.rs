@@ -8,9 +8,11 @@ mod harness;
 
 mod bad_input;
 mod bad_messages;
+mod check;
 mod drain;
 mod h2c;
 mod http;
+mod inject;
 mod knowledge;
 mod rehearse;
 mod rollout;

@@ -17,10 +17,10 @@ const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/prod/deployments/mcp";
 const PODS: &str = "/api/v1/namespaces/prod/pods?";
 
 /// A kubeconfig whose only context leads to that port; removed when dropped.
-struct Kubeconfig(PathBuf);
+pub struct Kubeconfig(pub PathBuf);
 
 impl Kubeconfig {
-    fn new(port: u16) -> Self {
+    pub fn new(port: u16) -> Self {
         let path = std::env::temp_dir().join(format!("ebbtide-test-{}-{port}", std::process::id()));
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "a",
@@ -39,12 +39,12 @@ impl Drop for Kubeconfig {
     }
 }
 
-fn ok(value: &Value) -> String {
+pub fn ok(value: &Value) -> String {
     whole("200 OK", "", &value.to_string())
 }
 
 /// The API's own form of a refusal.
-fn status(code: u16, message: &str) -> String {
+pub fn status(code: u16, message: &str) -> String {
     let status = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure",
         "code": code, "message": message, "reason": "Forbidden" });
     whole(&format!("{code} Refused"), "", &status.to_string())

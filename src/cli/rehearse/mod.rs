@@ -5,7 +5,6 @@
 
 mod arguments;
 mod histogram;
-mod kubeconfig;
 mod progress;
 mod report;
 mod rollout;

@@ -22,9 +22,9 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     arguments::{Kind, Rollout},
-    kubeconfig,
     workload::{Progress, objection, progress, selector},
 };
+use crate::cli::kubeconfig;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// So many looks in a row may fail: an API server that is rolled itself comes back.

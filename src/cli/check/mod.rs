@@ -1,0 +1,164 @@
+//! `ebbtide check`: what in a manifest would lose calls when its pods end, why, and what to write
+//! instead.
+//!
+//! Never changes anything, and never guesses what it was not shown.
+
+mod live;
+mod output;
+pub mod rules;
+pub mod world;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use self::{
+    output::{Finding, Place},
+    rules::RULES,
+    world::{Limits, World},
+};
+use super::{
+    Outcome, inject,
+    manifest::{self, Object},
+};
+use crate::config::value;
+
+pub fn command() -> Command {
+    Command::new("check")
+        .about("Find in a manifest what would lose calls when its pods end")
+        .after_help(
+            "Looks at pods that have ebbtide, a port named mcp or http, the annotation \
+             config.ebbtide.dev/port, or the label `ebbtide.dev/inject: enabled`, and at the \
+             Services, PodDisruptionBudgets and HorizontalPodAutoscalers beside them. Exit code 0 \
+             without findings, 1 with. The rules stand in docs/checks.md.",
+        )
+        .arg(inject::file_argument())
+        .arg(
+            Arg::new("namespace")
+                .long("namespace")
+                .short('n')
+                .value_name("NAMESPACE")
+                .conflicts_with("file")
+                .help("Check the objects of this namespace as they are in the cluster"),
+        )
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(["text", "json", "sarif"])
+                .default_value("text")
+                .help("How the findings are printed"),
+        )
+        .arg(
+            Arg::new("database_limit")
+                .long("database-limit")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(u64))
+                .help("Connections that the database behind the servers takes"),
+        )
+        .arg(
+            Arg::new("slowest_call")
+                .long("slowest-call")
+                .value_name("DURATION")
+                .default_value("30s")
+                .value_parser(value::duration)
+                .help("How long the slowest call may take"),
+        )
+}
+
+pub fn main(matches: &ArgMatches) -> Outcome {
+    let limits = Limits {
+        slowest_call: matches.get_one("slowest_call").copied().unwrap_or_default(),
+        database: matches.get_one("database_limit").copied(),
+    };
+    let namespace = matches.get_one::<String>("namespace");
+    let (name, found) = match namespace {
+        Some(namespace) => {
+            let objects = match in_cluster(namespace) {
+                Ok(objects) => objects,
+                Err(error) => return Outcome::Failed(format!("{error:#}")),
+            };
+            (format!("namespace {namespace}"), Ok(look(&objects, limits, |_, _| None)))
+        }
+        None => match inject::read(matches) {
+            Ok((name, text)) => (name, in_text(&text, limits)),
+            Err(error) => return Outcome::Failed(error),
+        },
+    };
+    let (findings, notes) = match found {
+        Ok(found) => found,
+        Err(error) => return Outcome::Failed(format!("{name}: {error}")),
+    };
+    for note in notes {
+        eprintln!("{note}");
+    }
+    let format = matches.get_one::<String>("format").map(String::as_str);
+    match format {
+        Some("json") => print!("{}", output::json(&findings)),
+        Some("sarif") => print!("{}", output::sarif(&name, &findings)),
+        _ => print!("{}", output::text(&name, &findings)),
+    }
+    match findings.len() {
+        0 => Outcome::Done,
+        count => {
+            eprintln!("{count} finding{}", if count == 1 { "" } else { "s" });
+            Outcome::Negative
+        }
+    }
+}
+
+fn in_cluster(namespace: &str) -> anyhow::Result<Vec<Object>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(live::objects(namespace))
+}
+
+type Looked = (Vec<Finding>, Vec<String>);
+
+fn in_text(text: &str, limits: Limits) -> Result<Looked, String> {
+    let documents = manifest::read(text).map_err(|error| error.to_string())?;
+    let objects = manifest::objects(&documents);
+    Ok(look(&objects, limits, |object, path| {
+        let document = &documents[object.document];
+        let node = document.root.nearest(&format!("{}{path}", object.pointer));
+        Some(Place { document: document.number, line: document.line + node.line - 1 })
+    }))
+}
+
+/// What the rules find, in the order of the text, and what could not be looked at.
+fn look(
+    objects: &[Object],
+    limits: Limits,
+    place: impl Fn(&Object, &str) -> Option<Place>,
+) -> Looked {
+    let world = World::of(objects, limits);
+    let mut found: Vec<Finding> = Vec::new();
+    for rule in RULES {
+        for broken in (rule.find)(&world) {
+            let object = &objects[broken.object];
+            found.push(Finding {
+                rule,
+                place: place(object, &broken.path),
+                object: object.title(),
+                container: broken.container,
+                path: broken.path,
+                says: broken.says,
+            });
+        }
+    }
+    found.sort_by_key(|found| found.place.map(|place| place.line));
+    let mut notes: Vec<String> = world
+        .left_out
+        .iter()
+        .map(|index| {
+            let object = &objects[*index];
+            let place = place(object, "").map(|place| place.to_string()).unwrap_or_default();
+            let title = object.title();
+            format!("{place}{title}: left out: nothing says that it serves MCP clients")
+        })
+        .collect();
+    if world.workloads.is_empty() {
+        notes.push("no pod that serves MCP clients was found: nothing was checked".into());
+    }
+    (found, notes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Each rule against its two manifests in tests/fixtures/check, and what is printed.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn fixture(rule: &str, name: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/check");
+    std::fs::read_to_string(root.join(rule).join(name)).unwrap()
+}
+
+/// The limits of a manifest stand in its first line.
+fn check(text: &str) -> Vec<Finding> {
+    let database = text.lines().next().and_then(|line| line.strip_prefix("# --database-limit "));
+    let database = database.map(|limit| limit.parse().unwrap());
+    let limits = Limits { slowest_call: std::time::Duration::from_secs(30), database };
+    let (found, notes) = in_text(text, limits).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    found
+}
+
+#[test]
+fn each_rule_finds_its_bad_manifest_and_nothing_in_the_good_one() {
+    for rule in RULES {
+        let good = check(&fixture(rule.name, "good.yaml"));
+        let said: Vec<_> = good.iter().map(|found| (found.rule.name, &found.says)).collect();
+        assert!(said.is_empty(), "{}: {said:?}", rule.name);
+        let bad = check(&fixture(rule.name, "bad.yaml"));
+        let said: Vec<_> = bad.iter().map(|found| (found.rule.name, &found.says)).collect();
+        let only = bad.len() == 1 && bad[0].rule.name == rule.name;
+        assert!(only, "{}: {said:?}", rule.name);
+    }
+    let folders = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/check");
+    assert_eq!(std::fs::read_dir(folders).unwrap().count(), RULES.len());
+}
+
+#[test]
+fn rules_say_enough() {
+    for rule in RULES {
+        for text in [rule.why, rule.instead] {
+            assert!(text.len() > 30 && text.ends_with('.'), "{}: {text}", rule.name);
+        }
+        let kebab = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+        assert!(rule.name.chars().all(kebab), "{}", rule.name);
+    }
+}
+
+#[test]
+fn a_finding_says_where() {
+    let bad = fixture("probe-grace", "bad.yaml");
+    let found = &check(&bad)[0];
+    let line = |part: &str| 1 + bad.lines().position(|line| line.contains(part)).unwrap();
+    assert_eq!(found.place, Some(Place { document: 1, line: line("Seconds: 5") }));
+    assert_eq!(found.container.as_deref(), Some("server"));
+    assert_eq!(
+        found.path,
+        "/spec/template/spec/containers/0/livenessProbe/terminationGracePeriodSeconds"
+    );
+    let bad = fixture("service-bypasses-sidecar", "bad.yaml");
+    let found = &check(&bad)[0];
+    let line = |part: &str| 1 + bad.lines().position(|line| line.contains(part)).unwrap();
+    assert_eq!(found.place, Some(Place { document: 2, line: line("- port: 80") }));
+    assert_eq!(found.object, "Service/mcp-server");
+}
+
+/// What `inject` writes and what deploy/ shows loses nothing that a budget would not save.
+#[test]
+fn what_we_write_ourselves_is_clean() {
+    for text in [
+        include_str!("../../../deploy/native-sidecar.yaml"),
+        include_str!("../../../deploy/classic-sidecar.yaml"),
+        include_str!("../../../deploy/wrapper.yaml"),
+    ] {
+        let found: Vec<_> = check(text).iter().map(|found| found.rule.name).collect();
+        assert_eq!(found, ["no-disruption-budget"], "{text}");
+    }
+}
+
+/// Changes of a good manifest, and the rule that each breaks.
+#[test]
+fn other_ways_to_break_a_rule() {
+    let good = fixture("database-limit", "good.yaml");
+    let hook = "httpGet: {path: /prestop, port: 7071}";
+    let health = "httpGet: {path: /healthz, port: 3000}";
+    for (from, to, rule) in [
+        (hook, "exec: {command: [/bye]}", Some("no-prestop")),
+        (hook, "httpGet: {path: /bye, port: 7071}", Some("no-prestop")),
+        (hook, "httpGet: {path: /prestop, port: 7070}", Some("no-prestop")),
+        (hook, "exec: {command: [/ebbtide, drain, --wait]}", None),
+        ("{path: /prestop/self, port: 7071}", "{path: /prestop, port: 7071}", Some("no-prestop")),
+        ("{path: /prestop/self, port: 7071}", "{path: /prestop/self, port: ebbtide-admin}", None),
+        (", maxSurge: 1", "", Some("database-limit")),
+        (", maxSurge: 1", ", maxSurge: 50%", Some("database-limit")),
+        ("--grace, 60s", "--grace, 60s, --max-connections=101", Some("database-limit")),
+        ("--grace, 60s", "--grace=61s", Some("grace-told-wrong")),
+        ("--grace, 60s", "--settle, 30s", Some("grace-too-short")),
+        ("maxUnavailable: 0", "maxUnavailable: 2", Some("max-unavailable-all")),
+        ("maxUnavailable: 0", "maxUnavailable: 1", None),
+        (
+            "maxUnavailable: 1\n  selector: {matchLabels: {app: mcp-server",
+            "selector: {matchLabels: {app: other",
+            Some("no-disruption-budget"),
+        ),
+        ("targetPort: mcp", "targetPort: 7070", None),
+        ("port: 80\n      targetPort: mcp", "port: 3000", Some("service-bypasses-sidecar")),
+        (
+            "ports:\n    - port: 80\n",
+            "clusterIP: None\n  ports:\n    - port: 3000\n",
+            Some("service-bypasses-sidecar"),
+        ),
+        ("ports:\n    - port: 80\n", "clusterIP: None\n  ports:\n    - port: 7070\n", None),
+        (health, "httpGet: {path: /healthz, port: 7070}", Some("liveness-drains")),
+        (health, "tcpSocket: {port: 7070}", Some("liveness-drains")),
+        ("      containers:\n", "      hostNetwork: true\n      containers:\n", Some("port-taken")),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let found: Vec<_> =
+            check(&good.replacen(from, to, 1)).iter().map(|found| found.rule.name).collect();
+        assert_eq!(found, rule.into_iter().collect::<Vec<_>>(), "{from} -> {to}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Kubernetes manifests as people write them: many documents in one text, read with line numbers
+//! and changed without touching the rest. Pure.
+
+pub mod diff;
+pub mod edit;
+mod emit;
+pub mod node;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use self::node::{Body, Node};
+
+/// One document of a text.
+#[derive(Debug)]
+pub struct Document<'a> {
+    pub text: &'a str,
+    /// Where it begins in the whole text, in bytes, and in which line.
+    pub offset: usize,
+    pub line: usize,
+    /// From 1, counted by those that say something.
+    pub number: usize,
+    pub root: Node,
+}
+
+/// An object of a document: the document itself, or an item of its List.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub document: usize,
+    /// Where it stands in the document, as a JSON pointer.
+    pub pointer: String,
+    pub value: Value,
+}
+
+/// A text that is no manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub document: usize,
+    pub line: usize,
+    pub problem: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "document {}, line {}: {}", self.document, self.line, self.problem)?;
+        if self.problem.contains("{{") {
+            write!(out, "; a template is rendered first, as in `helm template`")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads all documents of a text.
+pub fn read(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
+    let mut documents = Vec::new();
+    let mut line = 1;
+    let mut offset = 0;
+    for part in split(text) {
+        let number = documents.len() + 1;
+        let root = node::parse(part).map_err(|broken| {
+            let said = part.lines().nth(broken.line.saturating_sub(1)).unwrap_or_default().trim();
+            let said: String = said.chars().take(80).collect();
+            let problem = format!("{}: `{said}`", broken.problem);
+            Unreadable { document: number, line: line + broken.line - 1, problem }
+        })?;
+        // `---` alone says nothing.
+        if let Some(root) = root.filter(|root| !matches!(root.body, Body::Scalar(Value::Null))) {
+            documents.push(Document { text: part, offset, line, number, root });
+        }
+        line += part.matches('\n').count();
+        offset += part.len();
+    }
+    Ok(documents)
+}
+
+/// The objects of all documents, those of Lists one by one.
+pub fn objects(documents: &[Document<'_>]) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (document, found) in documents.iter().enumerate() {
+        let value = found.root.value();
+        let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+        match value["items"].as_array() {
+            Some(items) if is_list => {
+                let item = |(index, item): (usize, &Value)| Object {
+                    document,
+                    pointer: format!("/items/{index}"),
+                    value: item.clone(),
+                };
+                objects.extend(items.iter().enumerate().map(item));
+            }
+            _ => objects.push(Object { document, pointer: String::new(), value }),
+        }
+    }
+    objects
+}
+
+impl Object {
+    pub fn kind(&self) -> &str {
+        self.value["kind"].as_str().unwrap_or_default()
+    }
+
+    /// As kubectl names it.
+    pub fn title(&self) -> String {
+        let metadata = &self.value["metadata"];
+        let name = metadata["name"].as_str().or(metadata["generateName"].as_str());
+        format!("{}/{}", self.kind(), name.unwrap_or("(without a name)"))
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.value["metadata"]["namespace"].as_str()
+    }
+}
+
+/// Cuts a text where documents begin and end: at `---` and `...` at the start of a line, which
+/// can be nothing else there.
+fn split(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let marks = |mark: &str| {
+            line.strip_prefix(mark)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+        };
+        // A directive belongs to what it stands before.
+        let only_directives = text[begin..at]
+            .lines()
+            .all(|line| line.trim().is_empty() || line.starts_with(['#', '%']))
+            && text[begin..at].lines().any(|line| line.starts_with('%'));
+        if marks("---") && !only_directives && at > begin {
+            parts.push(&text[begin..at]);
+            begin = at;
+        }
+        at += line.len();
+        if marks("...") {
+            parts.push(&text[begin..at]);
+            begin = at;
+        }
+    }
+    parts.push(&text[begin..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_told_apart() {
+        let text =
+            "# head\n---\na: 1\n--- # second\nb: |\n  --- x\n...\n%YAML 1.2\n---\nc: 3\n---\n---\n";
+        let documents = read(text).unwrap();
+        let found: Vec<_> = documents
+            .iter()
+            .map(|found| (found.number, found.line, found.root.value().to_string()))
+            .collect();
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[1], (2, 4, r#"{"b":"--- x\n"}"#.to_owned()));
+        assert_eq!(found[2].2, r#"{"c":3}"#);
+        assert_eq!(split(text).concat(), text);
+    }
+
+    #[test]
+    fn errors_name_document_and_line() {
+        let error = read("a: 1\n---\nb: 2\nc: {{ .Values.c }}\n").unwrap_err().to_string();
+        assert!(error.starts_with("document 2, line 4: "), "{error}");
+        assert!(error.contains("helm template"), "{error}");
+    }
+}

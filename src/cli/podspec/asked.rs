@@ -1,0 +1,72 @@
+//! What a pod's annotations ask of the sidecar. Pure.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{DEFAULT_GRACE, SETTING};
+use crate::config::{self, Raw, Source, table::TABLE, value};
+
+/// The grace that is enough for most servers: a call of half a minute, and what the endpoints
+/// need to follow.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// What the pod's annotations ask for.
+pub struct Asked {
+    raw: Raw,
+    /// The server's port, by number or name.
+    pub port: Option<String>,
+    /// The init container after which the sidecar is to stand.
+    pub after: Option<String>,
+}
+
+impl Asked {
+    pub fn read(pod: &Value) -> Result<Self, String> {
+        let mut asked = Self { raw: Raw::new(), port: None, after: None };
+        for (annotation, text) in pod["metadata"]["annotations"].as_object().into_iter().flatten() {
+            let Some(name) = annotation.strip_prefix(SETTING) else {
+                continue;
+            };
+            let Some(text) = text.as_str() else {
+                return Err(format!(
+                    "annotation {annotation}: {text} is not text; expected quotes around it, as \
+                     in \"{text}\""
+                ));
+            };
+            let source = Source::Annotation(annotation.clone());
+            match name {
+                "port" => asked.port = Some(text.to_owned()),
+                "after" => asked.after = Some(text.to_owned()),
+                _ if TABLE.iter().any(|setting| setting.name == name) => {
+                    asked.raw.insert(name.to_owned(), (text.to_owned(), source));
+                }
+                _ => {
+                    let error = config::unknown(name, text, &source);
+                    return Err(format!("{error}; or `port`, or `after`"));
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    /// The settings that the sidecar gets, and the grace that the pod gets, in seconds.
+    pub fn settings(&self, spec: &Value, port: u16) -> Result<(Raw, u64), String> {
+        let mut raw = self.raw.clone();
+        let wish = match raw.get("grace") {
+            None => GRACE,
+            Some((text, source)) => value::duration(text).map_err(|expected| {
+                let (setting, value) = ("grace".into(), Some(text.clone()));
+                let source = Some(source.clone());
+                config::Invalid { setting, value, source, expected }.to_string()
+            })?,
+        };
+        let has = spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(DEFAULT_GRACE);
+        let grace = has.max(wish.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+        let source = Source::Annotation(format!("{SETTING}grace"));
+        raw.insert("grace".into(), (format!("{grace}s"), source));
+        let source = Source::Annotation(format!("{SETTING}upstream"));
+        let upstream = (format!("http://127.0.0.1:{port}"), source);
+        raw.entry("upstream".into()).or_insert(upstream);
+        Ok((raw, grace))
+    }
+}

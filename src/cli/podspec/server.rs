@@ -1,0 +1,182 @@
+//! Which container is the server, on which port it listens, and whether there is room for the
+//! sidecar beside it. Pure.
+
+use serde_json::{Map, Value};
+
+use super::CONTAINER;
+
+/// The names under which MCP servers offer their port; the first that is there counts.
+const NAMES: [&str; 2] = ["mcp", "http"];
+
+/// The server as its pod describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Of the pod's `containers`.
+    pub container: usize,
+    /// Of the container's `ports`, unless it does not declare it.
+    pub port: Option<usize>,
+    pub number: u16,
+    /// What Services call it.
+    pub name: Option<String>,
+}
+
+/// Finds the server by the port that was asked for (a number or a name), else by the usual names.
+pub fn find(spec: &Value, asked: Option<&str>) -> Result<Server, String> {
+    let containers: Vec<(usize, &Value)> = containers(spec)?
+        .iter()
+        .enumerate()
+        .filter(|(_, container)| container["name"] != CONTAINER)
+        .collect();
+    let named = |name: &str| {
+        all(&containers).filter(|found| found.name.as_deref() == Some(name)).collect::<Vec<_>>()
+    };
+    let (what, found) = match asked {
+        None => {
+            let found = NAMES.iter().map(|name| (*name, named(name)));
+            found
+                .into_iter()
+                .find(|(_, found)| !found.is_empty())
+                .ok_or_else(|| no_port(&containers))?
+        }
+        Some(asked) => match asked.parse::<u16>() {
+            Ok(number) => {
+                let found: Vec<_> =
+                    all(&containers).filter(|found| found.number == number).collect();
+                match (found.is_empty(), containers.as_slice()) {
+                    (true, [(container, _)]) if number > 0 => {
+                        let container = *container;
+                        return Ok(Server { container, port: None, number, name: None });
+                    }
+                    _ => (asked, found),
+                }
+            }
+            Err(_) => (asked, named(asked)),
+        },
+    };
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(format!("no container has the port `{what}`; {}", ports_there(&containers))),
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|found| {
+                    let name = spec["containers"][found.container]["name"].as_str();
+                    format!("{} ({})", name.unwrap_or_default(), found.number)
+                })
+                .collect();
+            Err(format!(
+                "several containers have the port `{what}`: {}; say which one is the server's by \
+                 its number, in the annotation config.ebbtide.dev/port",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+/// The containers of a pod that is well-formed as far as it matters here.
+pub fn containers(spec: &Value) -> Result<&Vec<Value>, String> {
+    match spec["containers"].as_array() {
+        Some(list) if !list.is_empty() && list.iter().all(Value::is_object) => Ok(list),
+        _ => Err("`containers` is no list of containers: this is no pod".into()),
+    }
+}
+
+/// Whether the sidecar fits in: its ports, the network.
+pub fn has_room(spec: &Value, own: [(&str, u16); 2]) -> Result<(), String> {
+    if spec["hostNetwork"] == true {
+        return Err("hostNetwork: the sidecar's ports would be the node's, and two pods on one \
+                    node would take them from each other; leave hostNetwork out, or label the \
+                    pod `ebbtide.dev/inject: disabled`"
+            .into());
+    }
+    if spec["os"]["name"] == "windows" {
+        return Err("a Windows pod: ebbtide runs on Linux".into());
+    }
+    for list in ["containers", "initContainers"] {
+        for container in spec[list].as_array().into_iter().flatten() {
+            for port in container["ports"].as_array().into_iter().flatten() {
+                let taken = own.iter().find(|(_, number)| port["containerPort"] == *number);
+                if let Some((setting, number)) = taken {
+                    return Err(format!(
+                        "port {number} is taken by the container `{}`; give ebbtide another, as \
+                         in the annotation config.ebbtide.dev/{setting}: \"0.0.0.0:{}\"",
+                        container["name"].as_str().unwrap_or_default(),
+                        number.saturating_add(1000)
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes name and host port off the server's port: they are the sidecar's now.
+pub fn take(container: &mut Value, port: usize) -> Map<String, Value> {
+    let mut taken = Map::new();
+    if let Some(port) = container["ports"][port].as_object_mut() {
+        for field in ["name", "hostPort", "hostIP"] {
+            taken.extend(port.remove_entry(field));
+        }
+    }
+    taken
+}
+
+/// Where the container's own probes and hooks name a port, as JSON pointers.
+pub fn named_ports(container: &Value, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let handlers = [
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle/preStop",
+        "lifecycle/postStart",
+    ];
+    for handler in handlers {
+        for way in ["httpGet", "tcpSocket"] {
+            let pointer = format!("/{handler}/{way}/port");
+            if container.pointer(&pointer).is_some_and(|port| port == name) {
+                found.push(pointer);
+            }
+        }
+    }
+    found
+}
+
+/// Every port that could be an HTTP server's.
+fn all<'a>(containers: &'a [(usize, &'a Value)]) -> impl Iterator<Item = Server> + 'a {
+    containers.iter().flat_map(|(container, value)| {
+        let ports = value["ports"].as_array().into_iter().flatten().enumerate();
+        ports.filter_map(|(index, port)| {
+            let tcp = port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP");
+            let number = port["containerPort"].as_u64().and_then(|port| u16::try_from(port).ok());
+            Some(Server {
+                container: *container,
+                port: Some(index),
+                number: number.filter(|number| tcp && *number > 0)?,
+                name: port["name"].as_str().map(str::to_owned),
+            })
+        })
+    })
+}
+
+fn no_port(containers: &[(usize, &Value)]) -> String {
+    format!(
+        "no port is named mcp or http; {}; say which one is the server's in the annotation \
+         config.ebbtide.dev/port or with --port; a pod that is no MCP server gets the label \
+         `ebbtide.dev/inject: disabled`",
+        ports_there(containers)
+    )
+}
+
+fn ports_there(containers: &[(usize, &Value)]) -> String {
+    let ports: Vec<String> = all(containers)
+        .map(|found| match found.name {
+            Some(name) => format!("{name} ({})", found.number),
+            None => found.number.to_string(),
+        })
+        .collect();
+    match ports.as_slice() {
+        [] => "no container declares a port".into(),
+        ports => format!("there are {}", ports.join(", ")),
+    }
+}

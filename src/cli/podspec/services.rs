@@ -1,0 +1,149 @@
+//! Services that lead to an injected pod: a numeric target port would go round the sidecar, the
+//! port's name follows it. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Injected, RECORD};
+
+/// A pod as Services see it.
+#[derive(Debug)]
+pub struct Target<'a> {
+    pub namespace: Option<&'a str>,
+    pub labels: &'a Value,
+    pub injected: &'a Injected,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Was {
+    port: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<Value>,
+    to: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    annotations: bool,
+}
+
+/// Whether the Service leads to pods with these labels in that namespace.
+pub fn selects(service: &Value, namespace: Option<&str>, labels: &Value) -> bool {
+    let Some(selector) = service["spec"]["selector"].as_object() else {
+        return false;
+    };
+    let same = |name: Option<&str>| name.unwrap_or("default").to_owned();
+    !selector.is_empty()
+        && same(service["metadata"]["namespace"].as_str()) == same(namespace)
+        && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Lets a Service follow the port of the pods that it selects, and says what it did and saw.
+pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>, String> {
+    let selected: Vec<&Target> =
+        targets.iter().filter(|target| selects(service, target.namespace, target.labels)).collect();
+    if selected.is_empty() {
+        return Ok(Vec::new());
+    }
+    undo(service)?;
+    let annotations = service["metadata"].get("annotations");
+    if !service["metadata"].is_object()
+        || annotations.is_some_and(|value| !value.is_null() && !value.is_object())
+    {
+        return Err("`metadata` or its annotations are no mapping".into());
+    }
+    let mut notes = Vec::new();
+    let mut changed: Vec<Was> = Vec::new();
+    for port in ports(service) {
+        let number = port["port"].as_u64().unwrap_or_default();
+        let target = port.get("targetPort").filter(|target| !target.is_null());
+        let leads_to = target.map_or(Some(number), Value::as_u64);
+        let mut names: Vec<&str> = selected
+            .iter()
+            .filter(|target| leads_to == Some(target.injected.number.into()))
+            .map(|target| target.injected.name.as_str())
+            .collect();
+        names.dedup();
+        match names.as_slice() {
+            [] => {}
+            [name] => {
+                notes.push(format!(
+                    "targetPort of port {number}: {} is now `{name}`, which leads to ebbtide",
+                    leads_to.unwrap_or_default()
+                ));
+                let to = (*name).to_owned();
+                changed.push(Was { port: number, target: target.cloned(), to, annotations: false });
+                port["targetPort"] = (*name).into();
+            }
+            _ => {
+                return Err(format!(
+                    "port {number} leads to pods that call their port {}; give it one name in all \
+                     of them",
+                    names.join(" and ")
+                ));
+            }
+        }
+    }
+    if let Some(first) = changed.first_mut() {
+        if service["metadata"]["annotations"].is_null() {
+            service["metadata"]["annotations"] = json!({});
+            first.annotations = true;
+        }
+        let record = serde_json::to_string(&changed).map_err(|error| error.to_string())?;
+        service["metadata"]["annotations"][RECORD] = record.into();
+    }
+    notes.extend(noticed(service, &selected));
+    Ok(notes)
+}
+
+fn ports(service: &mut Value) -> impl Iterator<Item = &mut Value> {
+    service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// What may lead clients to pods at the wrong time, or round the sidecar.
+fn noticed(service: &Value, selected: &[&Target<'_>]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let spec = &service["spec"];
+    if spec["publishNotReadyAddresses"] == true {
+        notes.push(
+            "publishNotReadyAddresses: pods are offered before they are ready and while they \
+             drain; leave it out for what serves clients"
+                .into(),
+        );
+    }
+    if spec["clusterIP"] == "None" {
+        let data = selected.first().map_or(7070, |target| target.injected.data);
+        notes.push(format!(
+            "clusterIP: None: clients choose the port of the pod themselves; let them choose {data}"
+        ));
+    }
+    notes
+}
+
+/// Gives a Service its target ports back; `false` where they were left alone.
+pub fn undo(service: &mut Value) -> Result<bool, String> {
+    let Some(text) = service["metadata"]["annotations"].get(RECORD).and_then(Value::as_str) else {
+        return Ok(false);
+    };
+    let record: Vec<Was> = serde_json::from_str(text)
+        .map_err(|error| format!("the annotation {RECORD} cannot be read: {error}"))?;
+    for was in &record {
+        let port =
+            ports(service).find(|port| port["port"] == was.port && port["targetPort"] == *was.to);
+        if let Some(port) = port.and_then(Value::as_object_mut) {
+            match &was.target {
+                Some(target) => port.insert("targetPort".into(), target.clone()),
+                None => port.remove("targetPort"),
+            };
+        }
+    }
+    let created = record.first().is_some_and(|was| was.annotations);
+    if let Some(annotations) = service["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(RECORD);
+        if created
+            && annotations.is_empty()
+            && let Some(metadata) = service["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
+    }
+    Ok(true)
+}
