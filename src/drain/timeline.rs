@@ -19,8 +19,10 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the cut itself may take, at the longest.
 pub const CUT_TIME: Duration = Duration::from_secs(1);
 
-/// How long a legacy session is served in Draining, at the longest.
-pub const LAST_CALL: Duration = Duration::from_secs(5);
+/// How long after the trigger an idle legacy session may begin a call, unless it takes longer to
+/// leave the endpoints. Hardly longer than that takes in a cluster: what begins then is what the
+/// drain has to wait for.
+pub const LAST_CALL: Duration = Duration::from_secs(3);
 
 /// When a drain has to be where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,19 +58,38 @@ impl Timings {
 }
 
 impl Timeline {
-    /// When, at the latest, an idle legacy session gets no further call here: a moment after
-    /// Draining began, so that the drain takes hardly longer than its slowest call; and at half
-    /// of the time that is left then, else the cut would meet a call of it.
+    /// When an idle legacy session gets no further call here: once we have left the endpoints, so
+    /// that the drain takes no longer than that and its slowest call. Where there are none to leave,
+    /// a moment after the trigger; and at half of the time that is left then, else the cut would
+    /// meet a call of it.
     #[must_use]
     pub fn last_call(&self, draining_since: Instant) -> Instant {
         let half = self.cut_at.saturating_duration_since(draining_since) / 2;
-        draining_since + half.min(LAST_CALL)
+        (self.began + LAST_CALL).clamp(draining_since, draining_since + half)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_call_begins_before_the_endpoints_are_left_or_a_moment_after_the_trigger() {
+        let seconds = Duration::from_secs;
+        let began = Instant::now();
+        for (draining_since, cut_at, expected) in
+            [(0, 30, 3), (2, 30, 3), (8, 30, 8), (0, 4, 2), (2, 3, 2), (5, 5, 5), (6, 5, 6)]
+        {
+            let timeline = Timeline {
+                began,
+                withdraw_by: began,
+                cut_at: began + seconds(cut_at),
+                kill_at: None,
+            };
+            let last_call = timeline.last_call(began + seconds(draining_since)) - began;
+            assert_eq!(last_call.as_secs(), expected, "{draining_since} {cut_at}");
+        }
+    }
 
     #[test]
     fn the_cut_leaves_the_server_time_to_stop() {

@@ -50,9 +50,10 @@ impl<B: Outgoing> Slot<B> {
     /// # Errors
     /// [`AcquireError::Unreachable`].
     pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
-        // The others keep to fresh connections and close them after, so that the calls' bound
-        // also bounds what lies idle.
-        if self.budget == Budget::Calls
+        // A stream takes an idle one, too, and does not give it back: opening one takes time in
+        // which the session's next call would overtake it, and what the server says to that on the
+        // stream would be lost. So the calls' bound also bounds what lies idle.
+        if self.budget != Budget::Messages
             && let Some(connection) = self.reuse()
         {
             return Ok(connection);

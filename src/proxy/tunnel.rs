@@ -45,7 +45,8 @@ pub async fn forward(
     request.headers_mut().insert(header::UPGRADE, protocol);
     let acquired = pin!(async {
         let mut slot = proxy.pool.acquire(Budget::Streams).await?;
-        let connection = slot.connection().await?;
+        // Fresh, since nobody could send it again if an idle one turned out to be gone.
+        let connection = slot.fresh().await?;
         Ok((slot, connection))
     });
     let (slot, mut connection) = match unless_ended(&exchange.ticket, acquired).await {

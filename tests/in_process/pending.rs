@@ -77,6 +77,7 @@ async fn a_server_may_end_a_calls_stream_and_have_its_client_come_back() {
     let (mut client, mut server) = begun(&mut world, &call("7", SESSION), WITH_ID).await;
     server.send("0\r\n\r\n").await;
     assert_eq!(client.until("0\r\n\r\n").await, "\r\n0\r\n\r\n");
+    drop(server);
     drains(&world).await;
     let (mut back, mut server) = listening(&mut world, RESUME).await;
     server.chunk(&answer("7")).await;
@@ -354,6 +355,7 @@ async fn initialize_may_be_answered_later() {
     server.send("0\r\n\r\n").await;
     let end = client.until("0\r\n\r\n").await;
     assert!(!end.contains("error"), "{end}");
+    drop(server);
     drains(&world).await;
     let (mut back, mut server) = listening(&mut world, RESUME).await;
     server.chunk(&answer("0")).await;

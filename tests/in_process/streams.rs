@@ -54,6 +54,22 @@ async fn streams_end_faster_where_there_is_less_time() {
     assert_eq!(ended.len(), 10);
 }
 
+/// Else the session's next call, which finds an idle connection, would overtake its stream, and
+/// what the server says to the call on the stream would be lost.
+#[tokio::test(start_paused = true)]
+async fn a_stream_takes_a_connection_that_lies_idle() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    server.send(ANSWER).await;
+    client.message().await;
+    let mut listener = world.asked(&get("Mcp-Session-Id: s\r\n")).await;
+    assert!(server.message().await.starts_with("GET "));
+    server.send(EVENTS).await;
+    listener.until("\r\n\r\n").await;
+    // It is the stream's own now.
+    let (_call, _fresh) = world.held(&call("2", "")).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_stays_while_its_session_has_a_call() {
     let mut world = World::start(Settings::default()).await;
