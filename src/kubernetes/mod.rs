@@ -4,6 +4,7 @@
 //! Enters the drain as one stream of facts. Never decides anything, and never fails: what cannot
 //! be read lowers the level of knowledge, and is logged once with what to do about it.
 
+pub mod client;
 mod identity;
 mod pod;
 mod slices;
@@ -55,7 +56,7 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         info!(?identity, "this pod");
-        Self::connect(config, identity)
+        Self::connect(&config, identity)
             .inspect_err(|error| {
                 warn!(%error, "the API server cannot be asked; the drain goes by timers");
             })
@@ -66,10 +67,12 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration is not one that a connection can be made with.
-    pub fn connect(config: Config, identity: Identity) -> kube::Result<Self> {
+    pub fn connect(config: &Config, identity: Identity) -> Result<Self, String> {
         // A watch that ends is opened again at once, also by a server that closes each at once.
         let pace = RateLimitLayer::new(REQUESTS, PERIOD);
-        let client = ClientBuilder::try_from(config)?.with_layer(&pace).build();
+        let service = client::api_server(config)?;
+        let namespace = config.default_namespace.clone();
+        let client = ClientBuilder::new(service, namespace).with_layer(&pace).build();
         Ok(Self { client, identity })
     }
 

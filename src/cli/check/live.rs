@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, Client, Error, Resource,
+    Api, Error, Resource,
     api::{ApiResource, DynamicObject, ListParams},
 };
 
@@ -25,13 +25,12 @@ const PAGE: u32 = 500;
 /// What makes pods in a namespace, and what stands beside it. What a controller made is left out:
 /// the controller's own object is what can be changed.
 pub async fn objects(namespace: &str) -> Result<Vec<Object>> {
-    let config = kubeconfig::load().await.map_err(|error| {
+    let client = kubeconfig::client().await.map_err(|error| {
         anyhow!(
             "--namespace needs a cluster, and neither KUBECONFIG nor a service account leads to \
              one: {error:#}"
         )
     })?;
-    let client = Client::try_from(config)?;
     let mut objects = Vec::new();
     for resource in [
         erased::<Deployment>(),

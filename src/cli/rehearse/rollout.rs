@@ -13,7 +13,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Error,
+    Api, Error,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
 };
@@ -45,13 +45,12 @@ impl Workload {
     /// # Errors
     /// There is no cluster, no such workload, no right to it, or nothing to roll.
     pub async fn find(rollout: &Rollout) -> Result<Self> {
-        let config = kubeconfig::load().await.map_err(|error| {
+        let client = kubeconfig::client().await.map_err(|error| {
             anyhow!(
                 "--rollout needs a cluster, and neither KUBECONFIG nor a service account leads to \
                  one: {error:#}"
             )
         })?;
-        let client = Client::try_from(config)?;
         let namespace = match &rollout.namespace {
             Some(namespace) => namespace.clone(),
             None => client.default_namespace().to_owned(),

@@ -4,6 +4,8 @@
 //! Reads YAML with the reader that the settings have, since a second one is a megabyte in every
 //! sidecar. What a kubeconfig means is kube's business.
 
+mod plugin;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -11,15 +13,22 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use kube::{
-    Config,
+    Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::config::file;
+use crate::{config::file, kubernetes::client};
 
 /// # Errors
-/// No file leads to a cluster, and this is no pod.
-pub async fn load() -> Result<Config> {
+/// No file leads to a cluster, and this is no pod; or what leads there cannot be used.
+pub async fn client() -> Result<Client> {
+    let mut config = load().await?;
+    plugin::run(&mut config.auth_info).await?;
+    let service = client::api_server(&config).map_err(|error| anyhow!(error))?;
+    Ok(Client::new(service, config.default_namespace))
+}
+
+async fn load() -> Result<Config> {
     let listed = env::var_os("KUBECONFIG").unwrap_or_default();
     let mut paths: Vec<PathBuf> =
         env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();
