@@ -124,7 +124,7 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
 const LATE: Duration = Duration::from_millis(50);
 
 /// Waits until a connection is to close once it is idle: with those that are open, if it is one of
-/// them, else with the port.
+/// them, else with the port. What has reached its socket until then can be read before that.
 async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
     let late = *stages.borrow() >= Stage::CloseOpen;
     if late {
@@ -132,6 +132,8 @@ async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
         sleep(LATE).await;
     } else {
         drop(stages.wait_for(|stage| *stage >= Stage::CloseOpen).await);
+        // The runtime looks at the sockets before this goes on.
+        tokio::task::yield_now().await;
     }
 }
 
