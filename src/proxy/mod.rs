@@ -94,9 +94,6 @@ async fn handle(
 ) -> Response<ProxyBody> {
     let session = proxy.sessions.of(request.headers(), request.uri());
     let has_session = session.is_some();
-    if has_session {
-        context.carries_session();
-    }
     let (class, untold) = Class::of(request.method(), request.headers(), has_session);
     let target = (!class.is_json_rpc())
         .then(|| format!("{} {}", request.method(), request.uri().path()).into_boxed_str());
@@ -110,6 +107,10 @@ async fn handle(
         let body = request.body_mut();
         let told = poll_fn(|context| Poll::Ready(body.poll_told(1, context))).await;
         let (Poll::Ready(()) | Poll::Pending) = told;
+    }
+    // What opens one will be followed by its calls.
+    if has_session || exchange.ticket.class() == Class::Initialize {
+        context.carries_session();
     }
     let result = match admit(&proxy, &mut exchange, &mut request).await {
         Ok(()) if exchange.ticket.class() == Class::Tunnel => {

@@ -131,8 +131,12 @@ async fn http1<H: Handler>(
         // the connection's own poll: a request that is there already is served.
         if !is_closing && (!awaits_close || changes.has_changed().unwrap_or(true)) {
             awaits_close = true;
-            if close.as_mut().poll(task).is_ready() {
+            // An answer whose head was sent before could not say that the client is to go
+            // elsewhere, and would bring one more call here.
+            let is_told = || *changes.borrow() >= Stage::Announce && !context.has_session();
+            if close.as_mut().poll(task).is_ready() || (context.is_busy() && is_told()) {
                 is_closing = true;
+                watched.closes();
                 Pin::new(&mut connection).graceful_shutdown();
                 if Pin::new(&mut connection).poll(task).is_ready() {
                     return Poll::Ready(None);

@@ -38,7 +38,7 @@ use crate::{drain::handle::Connections, tasks::Group, telemetry::Metrics};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Open,
-    /// HTTP/2 clients are told to go elsewhere; everything is still served.
+    /// Clients are told to go elsewhere; everything is still served.
     Announce,
     /// Connections that are open close once they are idle; new ones are answered, once.
     CloseOpen,
