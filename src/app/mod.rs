@@ -275,9 +275,8 @@ async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) 
 }
 
 /// Tells the data port when clients are to go elsewhere.
-async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
-    for (phase, next) in [(Phase::Draining, Stage::Announce), (Phase::Drained, Stage::CloseOpen)] {
-        watch.reached(phase).await;
+pub async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
+    let advance = |next| {
         stage.send_if_modified(|stage| {
             let later = *stage < next;
             if later {
@@ -285,7 +284,11 @@ async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
             }
             later
         });
-    }
+    };
+    watch.reached(Phase::Draining).await;
+    advance(Stage::Announce);
+    watch.until(|snapshot| snapshot.closes_idle).await;
+    advance(Stage::CloseOpen);
 }
 
 /// What `settle` is where it was not set and there are endpoints to leave.

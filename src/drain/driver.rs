@@ -307,6 +307,7 @@ impl Driver {
             trigger: self.drain.as_ref().map(|drain| drain.trigger),
             timeline: self.facts.timeline,
             last_call: machine::is_last_call(now, &self.facts),
+            closes_idle: machine::closes_idle(now, &self.facts),
             deleted,
             restart: self.restart,
             level: self.knowledge.level(),

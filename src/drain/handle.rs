@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub timeline: Option<Timeline>,
     /// Whether an idle legacy session gets no further call.
     pub last_call: bool,
+    /// Whether connections close as soon as they are idle.
+    pub closes_idle: bool,
     /// The pod is being deleted: its endpoints know, and its readiness has to hold.
     pub deleted: bool,
     pub restart: Restart,

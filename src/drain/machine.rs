@@ -39,7 +39,7 @@ pub fn step(now: Instant, facts: &Facts) -> Option<Phase> {
         Phase::Serving => timeline.map(|_| Phase::Withdrawing),
         Phase::Withdrawing if facts.cut_requested => Some(Phase::Cutting),
         Phase::Withdrawing => left_at(facts).is_some_and(due).then_some(Phase::Draining),
-        Phase::Draining if idle_at(facts).is_some_and(due) => Some(Phase::Drained),
+        Phase::Draining if ends_at(facts).is_some_and(due) => Some(Phase::Drained),
         Phase::Draining => (facts.cut_requested
             || timeline.is_some_and(|timeline| due(timeline.cut_at)))
         .then_some(Phase::Cutting),
@@ -70,21 +70,47 @@ pub fn wake_at(now: Instant, facts: &Facts) -> Option<Instant> {
         Phase::Withdrawing => left_at(facts),
         Phase::Draining => {
             let cut_at = facts.timeline.map(|timeline| timeline.cut_at);
-            // Once it is past, only the cut is ahead.
-            let last_call = last_call_at(facts).filter(|at| *at > now);
-            cut_at.into_iter().chain(last_call).chain(idle_at(facts)).min()
+            // What is past changes nothing more.
+            let once = [last_call_at(facts), closes_at(facts)].into_iter().flatten();
+            let ahead = once.filter(|at| *at > now);
+            cut_at.into_iter().chain(ahead).chain(ends_at(facts)).min()
         }
         Phase::Cutting => Some(facts.since + CUT_TIME),
     }
 }
 
-/// When Draining is over, if nothing comes until then. A client that pauses between two calls has
-/// its connection open, and its next request would meet a closed door: it is given the time of
-/// `quiet` to come and be told `Connection: close`.
-fn idle_at(facts: &Facts) -> Option<Instant> {
-    let idle_since = facts.idle_since.filter(|_| facts.in_flight == 0)?;
-    let linger = if facts.connections == 0 { Duration::ZERO } else { facts.timings.quiet };
-    Some(idle_since.max(facts.since) + linger)
+/// How long connections may take to close once they are told to.
+const CLOSING: Duration = Duration::from_millis(250);
+
+/// Whether connections close as soon as they are idle. They do so while requests are still served:
+/// one that is on its way meanwhile is answered, where after the end it would be refused.
+#[must_use]
+pub fn closes_idle(now: Instant, facts: &Facts) -> bool {
+    match facts.phase {
+        Phase::Draining => closes_at(facts).is_some_and(|at| now >= at),
+        phase => phase > Phase::Draining,
+    }
+}
+
+/// When idle connections are closed, if nothing comes until then. A client that pauses between two
+/// calls has its connection open, and its next request would meet a closed door: it is given the
+/// time of `quiet` to come and be told `Connection: close`.
+fn closes_at(facts: &Facts) -> Option<Instant> {
+    idle_since(facts).map(|since| since + facts.timings.quiet)
+}
+
+/// When Draining is over, if nothing comes until then: the last connection has closed, or has had
+/// the time to.
+fn ends_at(facts: &Facts) -> Option<Instant> {
+    match facts.connections {
+        0 => idle_since(facts),
+        _ => closes_at(facts).map(|at| at + CLOSING),
+    }
+}
+
+fn idle_since(facts: &Facts) -> Option<Instant> {
+    let since = facts.idle_since.filter(|_| facts.in_flight == 0)?;
+    Some(since.max(facts.since))
 }
 
 /// What Withdrawing waits for at the moment, or ended for.
@@ -202,7 +228,8 @@ mod tests {
             (29, of(Phase::Draining, |_| ()), None),
             (30, of(Phase::Draining, |_| ()), Some(Phase::Cutting)),
             (0, of(Phase::Draining, idle), None),
-            (1, of(Phase::Draining, idle), Some(Phase::Drained)),
+            (1, of(Phase::Draining, idle), None),
+            (2, of(Phase::Draining, idle), Some(Phase::Drained)),
             (0, of(Phase::Draining, |f| f.cut_requested = true), Some(Phase::Cutting)),
             (0, of(Phase::Cutting, |_| ()), None),
             (1, of(Phase::Cutting, |_| ()), Some(Phase::Drained)),
@@ -234,14 +261,27 @@ mod tests {
         facts.idle_since = now.checked_sub(seconds(60));
         // What was idle long before has not been told to go elsewhere.
         assert_eq!(wake_at(now, &facts), Some(now + seconds(1)));
+        assert!(!closes_idle(now, &facts));
+        // Then it closes, and is waited for.
+        let closing = now + seconds(1);
+        assert!(closes_idle(closing, &facts));
+        assert_eq!(step(closing, &facts), None);
+        assert_eq!(wake_at(closing, &facts), Some(closing + CLOSING));
+        assert_eq!(step(closing + CLOSING, &facts), Some(Phase::Drained));
+        facts.connections = 0;
+        assert_eq!(step(now, &facts), Some(Phase::Drained));
         let late = now + seconds(9);
         facts.idle_since = Some(now + seconds(10));
-        assert_eq!(wake_at(late, &facts), Some(now + seconds(11)));
-        facts.connections = 0;
         assert_eq!(wake_at(late, &facts), Some(now + seconds(10)));
         facts.connections = 1;
+        assert_eq!(wake_at(late, &facts), Some(now + seconds(11)));
         facts.idle_since = Some(now + seconds(29));
         assert_eq!(wake_at(late, &facts), Some(now + seconds(30)));
+        for (phase, closes) in
+            [(Phase::Serving, false), (Phase::Withdrawing, false), (Phase::Cutting, true)]
+        {
+            assert_eq!(closes_idle(now + seconds(99), &Facts { phase, ..facts }), closes);
+        }
     }
 
     #[test]

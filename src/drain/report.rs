@@ -104,14 +104,20 @@ impl Report {
         }
     }
 
+    fn withdrawing(&self) -> f64 {
+        let took = self.phases.iter().filter(|(phase, _)| *phase == Phase::Withdrawing);
+        took.map(|(_, seconds)| seconds).sum()
+    }
+
     /// The report in one sentence, and the cut calls by name as far as `room` bytes allow.
     #[must_use]
     pub fn sentence(&self, room: usize) -> String {
         let mut text = format!(
-            "Drained in {:.1}s ({}): {} completed, {} refused, {} streams ended, {} abandoned, {} \
-             lost, {} cut",
+            "Drained in {:.1}s ({}; {:.1}s of it to leave the endpoints): {} completed, {} refused, \
+             {} streams ended, {} abandoned, {} lost, {} cut",
             self.seconds,
             self.trigger.name(),
+            self.withdrawing(),
             self.completed,
             self.refused,
             self.streams_ended,

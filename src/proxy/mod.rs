@@ -94,9 +94,6 @@ async fn handle(
 ) -> Response<ProxyBody> {
     let session = proxy.sessions.of(request.headers(), request.uri());
     let has_session = session.is_some();
-    if has_session {
-        context.carries_session();
-    }
     let (class, untold) = Class::of(request.method(), request.headers(), has_session);
     let target = (!class.is_json_rpc())
         .then(|| format!("{} {}", request.method(), request.uri().path()).into_boxed_str());
@@ -111,6 +108,10 @@ async fn handle(
         let told = poll_fn(|context| Poll::Ready(body.poll_told(1, context))).await;
         let (Poll::Ready(()) | Poll::Pending) = told;
     }
+    // What opens one will be followed by its calls.
+    if has_session || exchange.ticket.class() == Class::Initialize {
+        context.carries_session();
+    }
     let result = match admit(&proxy, &mut exchange, &mut request).await {
         Ok(()) if exchange.ticket.class() == Class::Tunnel => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
@@ -124,13 +125,14 @@ async fn handle(
     if has_session {
         context.carries_session();
     }
+    let is_last = phase >= Phase::Draining && is_last_of_session(&proxy, &exchange);
     let mut response = match result {
         Ok(answer) => answer.into_response(exchange, &context),
         Err(failure) => Box::pin(failure.into_response(exchange)).await,
     };
     // A session that is over, or was never here, is no reason to keep the connection: what comes
     // next goes elsewhere.
-    let keeps_session = has_session && response.status() != StatusCode::NOT_FOUND;
+    let keeps_session = has_session && !is_last && response.status() != StatusCode::NOT_FOUND;
     if policy::announces_close(phase, keeps_session) && response.status().as_u16() != 101 {
         headers::announce_close(response.headers_mut());
     }
@@ -170,13 +172,11 @@ async fn decide(
     exchange.learn_class(body).await.map_err(Failure::ended)?;
     let phase = proxy.drain.phase();
     let class = exchange.ticket.class();
-    let session = exchange.ticket.session();
-    // Never while something of it is pending: that would end in the middle of something.
-    let own = usize::from(!class.is_stream());
-    let idle = session.is_some_and(|session| !session.is_busy(own));
-    let late = || class == Class::Call && proxy.drain.snapshot().last_call;
+    let idle = is_idle_beside(exchange);
     match policy::decide(phase, class, exchange.session) {
-        Decision::Forward if idle && late() => Err(Failure::draining(phase, true)),
+        Decision::Forward if class == Class::Call && is_last_of_session(proxy, exchange) => {
+            Err(Failure::draining(phase, true))
+        }
         Decision::Forward => Ok(()),
         // The client is back for an answer that does not come any more.
         Decision::Refuse if class == Class::Resume && !idle && exchange.session => {
@@ -190,6 +190,18 @@ async fn decide(
             })
         }
     }
+}
+
+/// Whether the exchange belongs to a session of which nothing else is pending: to end it with this
+/// one ends it in the middle of nothing.
+fn is_idle_beside(exchange: &Exchange) -> bool {
+    let own = usize::from(!exchange.ticket.class().is_stream());
+    exchange.ticket.session().is_some_and(|session| !session.is_busy(own))
+}
+
+/// Whether the session of the exchange gets no further call once this one has ended.
+fn is_last_of_session(proxy: &Proxy, exchange: &Exchange) -> bool {
+    is_idle_beside(exchange) && proxy.drain.snapshot().last_call
 }
 
 #[cfg(test)]

@@ -4,13 +4,26 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::{TcpListener, TcpStream},
 };
 
-/// Any byte stream.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+/// A byte stream to a client.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Holds back what is written from now on until the stream is shut down, so that its end comes
+    /// with it and not after it.
+    fn hold(&self) {}
+}
+
+impl Io for TcpStream {
+    fn hold(&self) {
+        #[cfg(target_os = "linux")]
+        drop(SockRef::from(self).set_tcp_cork(true));
+    }
+}
+
+impl Io for DuplexStream {}
+
 pub type BoxedIo = Box<dyn Io>;
 
 /// The seam of `serve`: anything that gives connections.

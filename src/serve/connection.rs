@@ -56,6 +56,7 @@ pub async fn run<H: Handler>(
     let head_by = Instant::now() + limits.header_timeout;
     let mut closes = stages.clone();
     let begin = tokio::select! {
+        biased;
         begin = timeout_at(head_by, first_bytes(&mut io)) => begin,
         // Nothing was asked on it yet, so closing it loses nothing.
         () = idle_closes(&mut closes) => return None,
@@ -123,16 +124,24 @@ async fn http1<H: Handler>(
     let mut awaits_close = false;
     let mut is_closing = false;
     let refusal = poll_fn(|task| {
-        // Once it waits, it is polled again only when there is news: a task keeps its waker.
-        if !is_closing && (!awaits_close || changes.has_changed().unwrap_or(true)) {
-            awaits_close = true;
-            if close.as_mut().poll(task).is_ready() {
-                is_closing = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
         if Pin::new(&mut connection).poll(task).is_ready() {
             return Poll::Ready(None);
+        }
+        // Once it waits, it is polled again only when there is news: a task keeps its waker. Behind
+        // the connection's own poll: a request that is there already is served.
+        if !is_closing && (!awaits_close || changes.has_changed().unwrap_or(true)) {
+            awaits_close = true;
+            // An answer whose head was sent before could not say that the client is to go
+            // elsewhere, and would bring one more call here.
+            let is_told = || *changes.borrow() >= Stage::Announce && !context.has_session();
+            if close.as_mut().poll(task).is_ready() || (context.is_busy() && is_told()) {
+                is_closing = true;
+                watched.closes();
+                Pin::new(&mut connection).graceful_shutdown();
+                if Pin::new(&mut connection).poll(task).is_ready() {
+                    return Poll::Ready(None);
+                }
+            }
         }
         if let Some(refusal) = watched.refusal() {
             return Poll::Ready(Some(refusal));

@@ -6,7 +6,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -20,12 +23,16 @@ use super::{
 /// What the connection's task sees of the stream that hyper owns.
 pub struct Watched {
     framing: Mutex<(Framing, Option<Refusal>)>,
+    is_closing: AtomicBool,
 }
+
+/// What a chunked answer ends with (RFC 9112, section 7.1).
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl Watched {
     #[must_use]
     pub fn new(framing: Framing) -> Arc<Self> {
-        Arc::new(Self { framing: Mutex::new((framing, None)) })
+        Arc::new(Self { framing: Mutex::new((framing, None)), is_closing: AtomicBool::new(false) })
     }
 
     /// Why nothing is read any more, if so.
@@ -35,6 +42,12 @@ impl Watched {
 
     pub fn in_head(&self) -> bool {
         self.framing.lock().unwrap_or_else(PoisonError::into_inner).0.in_head()
+    }
+
+    /// The connection closes behind the answer that is under way, whose head may not have said so:
+    /// the client has to see both at once, before it sends another request.
+    pub fn closes(&self) {
+        self.is_closing.store(true, Relaxed);
     }
 
     fn feed(&self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -55,6 +68,14 @@ impl Guarded {
     #[must_use]
     pub fn new(io: BoxedIo, prefix: Vec<u8>, watched: Option<Arc<Watched>>) -> Self {
         Self { io, prefix, watched }
+    }
+
+    /// An event may end with the same bytes: it is held back for a fraction of a second.
+    fn before_write(&self, bytes: &[u8]) {
+        let is_closing = |watched: &Arc<Watched>| watched.is_closing.load(Relaxed);
+        if self.watched.as_ref().is_some_and(is_closing) && bytes.ends_with(LAST_CHUNK) {
+            self.io.hold();
+        }
     }
 
     #[must_use]
@@ -104,6 +125,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.before_write(bytes);
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -112,6 +134,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_write(parts.last().map_or(&[], |part| part));
         Pin::new(&mut self.io).poll_write_vectored(context, parts)
     }
 
@@ -125,5 +148,69 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::{super::accept::Io, *};
+
+    struct Held(DuplexStream, Arc<AtomicBool>);
+
+    impl Io for Held {
+        fn hold(&self) {
+            self.1.store(true, Relaxed);
+        }
+    }
+
+    impl AsyncRead for Held {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Held {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_last_chunk_before_a_close_is_held_back() {
+        for (closes, bytes, expected) in [
+            (true, "0\r\n\r\n", true),
+            (true, "6\r\ndata: \r\n0\r\n\r\n", true),
+            (true, "6\r\ndata: \r\n", false),
+            (false, "0\r\n\r\n", false),
+        ] {
+            let (ours, _theirs) = duplex(1024);
+            let held = Arc::new(AtomicBool::new(false));
+            let watched = Watched::new(Framing::new(1024, 10));
+            if closes {
+                watched.closes();
+            }
+            let io = Box::new(Held(ours, Arc::clone(&held)));
+            let mut guarded = Guarded::new(io, Vec::new(), Some(watched));
+            guarded.write_all(bytes.as_bytes()).await.unwrap();
+            assert_eq!(held.load(Relaxed), expected, "{closes} {bytes:?}");
+        }
     }
 }

@@ -38,7 +38,7 @@ use crate::{drain::handle::Connections, tasks::Group, telemetry::Metrics};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Open,
-    /// HTTP/2 clients are told to go elsewhere; everything is still served.
+    /// Clients are told to go elsewhere; everything is still served.
     Announce,
     /// Connections that are open close once they are idle; new ones are answered, once.
     CloseOpen,
@@ -124,7 +124,7 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
 const LATE: Duration = Duration::from_millis(50);
 
 /// Waits until a connection is to close once it is idle: with those that are open, if it is one of
-/// them, else with the port.
+/// them, else with the port. What has reached its socket until then can be read before that.
 async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
     let late = *stages.borrow() >= Stage::CloseOpen;
     if late {
@@ -132,6 +132,8 @@ async fn idle_closes(stages: &mut watch::Receiver<Stage>) {
         sleep(LATE).await;
     } else {
         drop(stages.wait_for(|stage| *stage >= Stage::CloseOpen).await);
+        // The runtime looks at the sockets before this goes on.
+        tokio::task::yield_now().await;
     }
 }
 

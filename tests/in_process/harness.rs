@@ -12,7 +12,7 @@ use std::{
 
 use ebbtide::{
     admin::{Admin, Kubelet},
-    app::restart,
+    app::{self, restart},
     config::value::Refusal,
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
@@ -93,7 +93,7 @@ pub struct World {
     /// Whether the server takes connections.
     pub up: Arc<AtomicBool>,
     /// Held: a port whose stage has no sender closes.
-    _stage: watch::Sender<Stage>,
+    _stages: [watch::Sender<Stage>; 2],
     tasks: Group,
 }
 
@@ -148,6 +148,7 @@ impl World {
             drain_token_file: None,
         };
         let (stage, stages) = watch::channel(Stage::Open);
+        let (admin_stage, admin_stages) = watch::channel(Stage::Open);
         let limits = serve::Limits {
             max_inbound: 10_000,
             max_header_bytes: 32 * 1024,
@@ -159,7 +160,7 @@ impl World {
         let data_port = Port {
             name: "data",
             limits,
-            stages: stages.clone(),
+            stages,
             metrics: Arc::clone(&metrics),
             connections: Some(connections),
             handler: Arc::new(proxy),
@@ -167,7 +168,7 @@ impl World {
         let admin_port = Port {
             name: "admin",
             limits,
-            stages,
+            stages: admin_stages,
             metrics,
             connections: None,
             handler: Arc::new(admin),
@@ -177,9 +178,11 @@ impl World {
         let mut tasks = Group::default();
         tasks.spawn("driver", driver.run());
         tasks.spawn("server restart", restarts);
+        tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone()));
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
-        let world = Self { drain, watch, data, admin, servers, up, _stage: stage, tasks };
+        let world =
+            Self { drain, watch, data, admin, servers, up, _stages: [stage, admin_stage], tasks };
         world.drain.tell(Event::UpstreamAnswered).await;
         world.reached(Phase::Serving).await;
         world
@@ -263,8 +266,15 @@ impl World {
     pub async fn report(mut self) -> Report {
         let snapshot = bounded(self.watch.reached(Phase::Drained), "the end of the drain").await;
         self.drain.tell(Event::Signal).await;
-        let ended = bounded(self.tasks.ended(), "the end of the driver").await.unwrap();
-        assert_eq!((ended.name, ended.panic), ("driver", None));
+        loop {
+            let ended = bounded(self.tasks.ended(), "the end of the driver").await.unwrap();
+            assert_eq!(ended.panic, None);
+            match ended.name {
+                "driver" => break,
+                // It has nothing left to tell.
+                name => assert_eq!(name, "announcer"),
+            }
+        }
         Report::clone(&snapshot.report.unwrap())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ebbtide::drain::{Phase, handle::Event};
 use tokio::time::{Instant, sleep_until};
 
-use crate::harness::{ANSWER, Settings, World, bounded, call, seconds};
+use crate::harness::{ANSWER, EVENTS, Settings, World, bounded, call, seconds};
 
 /// Hundredths of a second: more than the grain of a timer, less than any time that is set.
 fn hundredths(took: Duration) -> u128 {
@@ -138,12 +138,71 @@ async fn the_drain_ends_with_the_last_call() {
     assert_eq!(world.report().await.completed, 1);
 }
 
+/// A request that comes while idle connections are about to close is still served: after the end it
+/// would be refused, or meet a closed connection.
+#[tokio::test(start_paused = true)]
+async fn the_request_that_meets_the_close_of_its_connection_is_served() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let mut fresh = world.client();
+    server.send(ANSWER).await;
+    client.message().await;
+    world.settled().await;
+    world.drain.tell(Event::Requested).await;
+    let closes = world.watch.clone().until(|now| now.closes_idle).await;
+    assert_eq!(closes.phase, Phase::Draining);
+    client.send(&call("2", "")).await;
+    fresh.send(&call("3", "")).await;
+    server.message().await;
+    server.send(ANSWER).await;
+    let (mut other, _) = world.asked_server().await;
+    other.send(ANSWER).await;
+    for client in [&mut client, &mut fresh] {
+        let answer = client.message().await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"));
+    }
+    world.reached(Phase::Drained).await;
+    assert_eq!(world.report().await.completed, 2);
+}
+
+/// Its head could not say `Connection: close`: the next call on it would hold up the drain.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_began_before_draining_takes_its_connection_along() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let (mut session, mut other) = world.held(&call("2", "Mcp-Session-Id: s\r\n")).await;
+    for server in [&mut server, &mut other] {
+        server.send(EVENTS).await;
+    }
+    for client in [&mut client, &mut session] {
+        let head = client.until("\r\n\r\n").await;
+        assert!(!head.contains("connection: close"), "{head}");
+    }
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Draining).await;
+    world.settled().await;
+    for (server, id) in [(&mut server, 1), (&mut other, 2)] {
+        server
+            .chunk(&format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n\n"))
+            .await;
+        server.send("0\r\n\r\n").await;
+    }
+    // It is closed behind the answer.
+    assert!(client.rest().await.ends_with("0\r\n\r\n"));
+    session.until("\r\n0\r\n\r\n").await;
+    // A session's next call has to meet this pod.
+    session.send(&call("3", "Mcp-Session-Id: s\r\n")).await;
+    other.message().await;
+    other.send(ANSWER).await;
+    assert!(session.message().await.starts_with("HTTP/1.1 200"));
+}
+
 /// A client that does not read its error holds the cut for as long as a cut may take.
 #[tokio::test(start_paused = true)]
 async fn a_cut_takes_a_second_at_most() {
     let mut world = World::start(Settings::default()).await;
     let (_client, mut server) = world.held(&call("1", "")).await;
-    server.send(crate::harness::EVENTS).await;
+    server.send(EVENTS).await;
     // More than the pipe to the client and hyper's buffer hold: the error finds no room.
     let filled = async {
         loop {
@@ -193,11 +252,13 @@ async fn an_idle_session_is_over_a_moment_after_the_trigger() {
     // After, with one call pending: served too.
     sleep_until(began + seconds(20.0)).await;
     let (mut beside, mut second) = world.held(&call("2", session)).await;
-    for (server, client) in [(&mut server, &mut client), (&mut second, &mut beside)] {
+    // The last one is told to go elsewhere; not the one before, whose session is in use.
+    let both = [(&mut server, &mut client, false), (&mut second, &mut beside, true)];
+    for (server, client, is_last) in both {
         server.send(ANSWER).await;
         let answer = client.message().await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(!answer.contains("connection: close"), "{answer}");
+        assert_eq!(answer.contains("connection: close"), is_last, "{answer}");
     }
     // After, with nothing pending: over.
     client.send(&call("3", session)).await;
