@@ -70,8 +70,12 @@ impl Ebbtide {
 
     /// The next log line with that message.
     pub fn logged(&mut self, message: &str) -> Value {
+        let until = Instant::now() + HANG;
         loop {
-            let line = self.log.recv_timeout(HANG).unwrap_or_else(|_| {
+            // Other lines may come for ever.
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left).ok().filter(|_| !left.is_zero());
+            let line = line.unwrap_or_else(|| {
                 panic!("no line `{message}` in the log: {:#?}", self.seen);
             });
             self.seen.push(line.clone());
