@@ -26,16 +26,21 @@ impl Signals {
         })
     }
 
+    /// Waits for the next that asks for the end.
+    pub async fn next(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            // The stop signal of some images.
+            _ = self.quit.recv() => "SIGQUIT",
+        };
+        tracing::info!(signal = name, "signal");
+    }
+
     /// Tells the drain of each, for ever.
     pub async fn run(mut self, drain: DrainHandle) {
         loop {
-            let name = tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
-                // The stop signal of some images.
-                _ = self.quit.recv() => "SIGQUIT",
-            };
-            tracing::info!(signal = name, "signal");
+            self.next().await;
             drain.tell(Event::Signal).await;
         }
     }

@@ -10,7 +10,7 @@ mod status;
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -19,7 +19,10 @@ use crate::{
     drain::{DrainHandle, DrainWatch, Phase, handle::Event, hooks::Hook, policy},
     inflight::Inflight,
     pool,
-    serve::{Context, Handler},
+    serve::{
+        Context, Handler,
+        plain::{self, Answer, json, text, wrong_method},
+    },
     telemetry::Metrics,
 };
 
@@ -36,8 +39,6 @@ pub struct Admin {
     pub restart_wait: Duration,
     pub drain_token_file: Option<PathBuf>,
 }
-
-type Answer = Response<Full<Bytes>>;
 
 impl Handler for Arc<Admin> {
     type Body = Full<Bytes>;
@@ -102,10 +103,7 @@ impl Admin {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.sessions.set(number(self.inflight.sessions()));
         self.metrics.calls_pending.set(number(self.inflight.pending()));
-        let mut response = Response::new(Full::from(self.metrics.text()));
-        let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, media);
-        response
+        plain::metrics(self.metrics.text())
     }
 
     /// Begins a drain for whoever may ask; `?wait` answers once it is over.
@@ -155,25 +153,4 @@ impl Admin {
 fn same(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len()
         && given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(text.into()));
-    *response.status_mut() = status;
-    let media = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, media);
-    response
-}
-
-fn json(value: &serde_json::Value) -> Answer {
-    let mut response = Response::new(Full::from(format!("{value}\n")));
-    let media = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, media);
-    response
-}
-
-fn wrong_method(allowed: &'static str) -> Answer {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
 }

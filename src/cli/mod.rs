@@ -15,6 +15,7 @@ mod podspec;
 mod rehearse;
 mod run;
 mod status;
+mod webhook;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -76,6 +77,7 @@ fn dispatch(matches: &ArgMatches) -> Outcome {
         Some(("check", matches)) => check::main(matches),
         Some(("inject", matches)) => inject::main(matches),
         Some(("rehearse", matches)) => rehearse::main(matches),
+        Some(("webhook", matches)) => webhook::main(matches),
         Some(("demo", matches)) => {
             let options = demo::Options { json: matches.get_flag("json") };
             block_on(async {
@@ -141,6 +143,7 @@ pub fn command() -> Command {
         .subcommand(inject::command())
         .subcommand(check::command())
         .subcommand(rehearse::command())
+        .subcommand(webhook::command())
         .subcommand(
             Command::new("demo")
                 .about("A rolling update under load on this machine, without and with ebbtide")

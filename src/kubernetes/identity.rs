@@ -23,9 +23,9 @@ impl Identity {
     /// # Errors
     /// What to add to the pod spec.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let given = |name: &str| given(&variable, name);
         let name = given("POD_NAME").or_else(|| given("HOSTNAME"));
-        let namespace = given("POD_NAMESPACE").or_else(|| read(Path::new(NAMESPACE)));
+        let namespace = own_namespace(&variable);
         let missing = |name: &str, path: &str| {
             format!("{name} is not set; add it to the sidecar's env by fieldRef {path}")
         };
@@ -35,6 +35,15 @@ impl Identity {
             uid: given("POD_UID").unwrap_or_default(),
         })
     }
+}
+
+/// The pod's namespace, for who needs to know no more.
+pub fn own_namespace(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    given(variable, "POD_NAMESPACE").or_else(|| read(Path::new(NAMESPACE)))
+}
+
+fn given(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).filter(|value| !value.is_empty())
 }
 
 fn read(path: &Path) -> Option<String> {

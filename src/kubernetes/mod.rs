@@ -18,7 +18,7 @@ use tower::limit::RateLimitLayer;
 use tracing::{info, warn};
 
 pub use self::{
-    identity::Identity,
+    identity::{Identity, own_namespace},
     tell::{Teller, leave_termination_message},
 };
 use crate::drain::knowledge::Fact;

@@ -7,6 +7,7 @@ mod connection;
 mod context;
 mod framing;
 mod guarded;
+pub mod plain;
 
 use std::{
     collections::HashMap,

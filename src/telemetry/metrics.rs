@@ -102,9 +102,7 @@ impl Metrics {
         );
         let in_flight = keep.gauges("in_flight", "Exchanges in flight by class.", &["class"]);
         let by_class = |class: &Class| [class.name()];
-        keep.gauges("build_info", "Always 1; the label tells the version.", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        keep.build_info();
         let metrics = Self {
             requests: Class::ALL
                 .iter()
@@ -215,7 +213,8 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("ebbtide_{name}"), help)
 }
 
-struct Keep<'a>(&'a Registry);
+/// Makes metrics and keeps them in a registry.
+pub(super) struct Keep<'a>(pub(super) &'a Registry);
 
 impl Keep<'_> {
     fn put<M: prometheus::core::Collector + Clone + 'static>(
@@ -228,7 +227,13 @@ impl Keep<'_> {
         metric
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn build_info(&self) {
+        self.gauges("build_info", "Always 1; the label tells the version.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.put(IntGauge::with_opts(opts(name, help)))
     }
 
@@ -236,7 +241,7 @@ impl Keep<'_> {
         self.put(IntGaugeVec::new(opts(name, help), labels))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.put(IntCounterVec::new(opts(name, help), labels))
     }
 

@@ -45,13 +45,17 @@ impl Ebbtide {
     pub fn launch_in(environment: &[(&str, &str)], upstream: u16, arguments: &[&str]) -> Self {
         let url = format!("http://127.0.0.1:{upstream}");
         let own = ["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", &url];
-        let mut child = command(&own)
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(&own);
+        command.args(arguments).envs(environment.iter().copied());
+        let mut ebbtide = Self::spawn(command);
+        let listening = ebbtide.logged("listening");
+        (ebbtide.data, ebbtide.admin) = (port(&listening["data"]), port(&listening["admin"]));
+        ebbtide
+    }
+
+    /// Any command that logs.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || {
@@ -61,20 +65,17 @@ impl Ebbtide {
                 }
             }
         });
-        let mut ebbtide = Self { child, data: 0, admin: 0, log, seen: Vec::new() };
-        let listening = ebbtide.logged("listening");
-        let port = |name: &str| {
-            let address = listening[name].as_str().unwrap();
-            address.rsplit_once(':').unwrap().1.parse().unwrap()
-        };
-        (ebbtide.data, ebbtide.admin) = (port("data"), port("admin"));
-        ebbtide
+        Self { child, data: 0, admin: 0, log, seen: Vec::new() }
     }
 
     /// The next log line with that message.
     pub fn logged(&mut self, message: &str) -> Value {
+        let until = Instant::now() + HANG;
         loop {
-            let line = self.log.recv_timeout(HANG).unwrap_or_else(|_| {
+            // Other lines may come for ever.
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left).ok().filter(|_| !left.is_zero());
+            let line = line.unwrap_or_else(|| {
                 panic!("no line `{message}` in the log: {:#?}", self.seen);
             });
             self.seen.push(line.clone());
@@ -151,6 +152,11 @@ impl Drop for Ebbtide {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The port of an address in the log.
+pub fn port(address: &Value) -> u16 {
+    address.as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 pub fn connect(port: u16) -> TcpStream {

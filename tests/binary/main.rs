@@ -17,4 +17,5 @@ mod knowledge;
 mod rehearse;
 mod rollout;
 mod settings;
+mod webhook;
 mod wrapper;

@@ -41,23 +41,7 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print what would change, as a unified diff"),
         )
-        .arg(
-            Arg::new("mode")
-                .long("mode")
-                .value_name("MODE")
-                .value_parser(["native", "classic"])
-                .default_value("native")
-                .help(
-                    "A native sidecar, or a container beside the server (before Kubernetes 1.29)",
-                ),
-        )
-        .arg(
-            Arg::new("image")
-                .long("image")
-                .value_name("IMAGE")
-                .default_value(podspec::image())
-                .help("The image of the sidecar"),
-        )
+        .args(sidecar_arguments())
         .arg(
             Arg::new("port")
                 .long("port")
@@ -76,12 +60,7 @@ pub fn file_argument() -> Arg {
 }
 
 pub fn main(matches: &ArgMatches) -> Outcome {
-    let of = |name: &str| matches.get_one::<String>(name).cloned();
-    let options = Options {
-        mode: if of("mode").as_deref() == Some("classic") { Mode::Classic } else { Mode::Native },
-        image: of("image").unwrap_or_default(),
-        port: of("port"),
-    };
+    let options = Options { port: matches.get_one("port").cloned(), ..sidecar_options(matches) };
     let (name, text) = match read(matches) {
         Ok(read) => read,
         Err(text) => return Outcome::Failed(text),
@@ -103,6 +82,32 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     match out.write_all(output.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Outcome::Done,
         Err(error) => Outcome::Failed(format!("the output cannot be written: {error}")),
+    }
+}
+
+/// What the sidecar is like that every pod gets.
+pub fn sidecar_arguments() -> [Arg; 2] {
+    [
+        Arg::new("mode")
+            .long("mode")
+            .value_name("MODE")
+            .value_parser(["native", "classic"])
+            .default_value("native")
+            .help("A native sidecar, or a container beside the server (before Kubernetes 1.29)"),
+        Arg::new("image")
+            .long("image")
+            .value_name("IMAGE")
+            .default_value(podspec::image())
+            .help("The image of the sidecar"),
+    ]
+}
+
+pub fn sidecar_options(matches: &ArgMatches) -> Options {
+    let of = |name: &str| matches.get_one::<String>(name).cloned();
+    Options {
+        mode: if of("mode").as_deref() == Some("classic") { Mode::Classic } else { Mode::Native },
+        image: of("image").unwrap_or_default(),
+        port: None,
     }
 }
 

@@ -10,7 +10,7 @@ pub mod server;
 pub mod services;
 mod sidecar;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use serde_json::{Value, json};
 

@@ -162,8 +162,8 @@ fn all<'a>(containers: &'a [(usize, &'a Value)]) -> impl Iterator<Item = Server>
 fn no_port(containers: &[(usize, &Value)]) -> String {
     format!(
         "no port is named mcp or http; {}; say which one is the server's in the annotation \
-         config.ebbtide.dev/port or with --port; a pod that is no MCP server gets the label \
-         `ebbtide.dev/inject: disabled`",
+         config.ebbtide.dev/port, or to `inject` with --port; a pod that is no MCP server gets \
+         the label `ebbtide.dev/inject: disabled`",
         ports_there(containers)
     )
 }

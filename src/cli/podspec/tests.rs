@@ -257,7 +257,7 @@ fn what_is_not_meant_is_left() {
 }
 
 /// Pods of all shapes that have a server.
-fn pods() -> impl Strategy<Value = Value> {
+pub fn pods() -> impl Strategy<Value = Value> {
     let maybe = |value: Value| prop_oneof![Just(Value::Null), Just(value)];
     let hook = json!({"preStop": {"httpGet": {"path": "/own", "port": "http"}}});
     let started = json!({"postStart": {"httpGet": {"port": "http"}}});

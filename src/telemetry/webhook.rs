@@ -1,0 +1,102 @@
+//! What the admission webhook counts, in a registry of its own: none of the sidecar's metrics means
+//! anything there.
+
+use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+
+use super::metrics::Keep;
+
+/// What became of a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The pod gets its sidecar.
+    Injected,
+    /// The pod is not meant, or has its sidecar already.
+    Left,
+    /// The pod was let through without the sidecar that it should have got.
+    Failed,
+    /// It was no review that could be answered.
+    Refused,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 4] =
+        [Verdict::Injected, Verdict::Left, Verdict::Failed, Verdict::Refused];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Injected => "injected",
+            Verdict::Left => "left",
+            Verdict::Failed => "failed",
+            Verdict::Refused => "refused",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Reviews {
+    registry: Registry,
+    counts: [IntCounter; 4],
+    /// 0 when what the files hold cannot be served.
+    pub certificate_fits: IntGauge,
+}
+
+impl Reviews {
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let keep = Keep(&registry);
+        keep.build_info();
+        let reviews = keep.counters(
+            "webhook_reviews_total",
+            "Admission reviews by result: injected, left, failed or refused.",
+            &["result"],
+        );
+        let certificate_fits = keep.gauge(
+            "webhook_certificate_fits",
+            "1 while the certificate of the files is the one that is served, else 0.",
+        );
+        Self {
+            counts: Verdict::ALL.map(|verdict| reviews.with_label_values(&[verdict.name()])),
+            certificate_fits,
+            registry,
+        }
+    }
+
+    pub fn count(&self, verdict: Verdict) {
+        self.counts[verdict as usize].inc();
+    }
+
+    /// The text that `GET /metrics` answers.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to memory fails only for a family without metrics, which is then left out.
+        drop(TextEncoder::new().encode(&self.registry.gather(), &mut text));
+        text
+    }
+}
+
+impl Default for Reviews {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_result_is_there_from_the_start() {
+        let reviews = Reviews::new();
+        reviews.count(Verdict::Failed);
+        let text = String::from_utf8(reviews.text()).unwrap();
+        for verdict in Verdict::ALL {
+            let count = u8::from(verdict == Verdict::Failed);
+            let name = verdict.name();
+            let line = format!("ebbtide_webhook_reviews_total{{result=\"{name}\"}} {count}\n");
+            assert!(text.contains(&line), "{text} lacks {line}");
+        }
+    }
+}
