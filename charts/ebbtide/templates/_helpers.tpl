@@ -54,7 +54,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "ebbtide.settings" -}}
 upstream listen admin drain_timeout withdraw_timeout settle quiet stop_reserve grace refuse_with
 max_connections max_streams acquire_timeout idle_timeout response_timeout max_inbound
-max_header_bytes header_timeout drain_token_file log_level log_format
+max_header_bytes max_headers header_timeout drain_token_file log_level log_format
 {{- end -}}
 
 {{/*
