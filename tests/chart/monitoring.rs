@@ -98,8 +98,12 @@ fn alerts_say_where_the_operator_reads_on() {
         assert!(operations.contains(&format!("### {name}\n")), "docs/operations.md lacks {name}");
         assert!(!alert["annotations"]["summary"].as_str().unwrap().is_empty());
     }
-    // Those of the webhook would fire for ever where there is none.
-    assert_eq!(alerts(&all_of("policy")).len(), 4);
+    // The one of the webhook would fire for ever where there is none.
+    assert_eq!(alerts(&all_of("policy")).len(), 5);
+    assert!(!json!(alerts(&all_of("policy"))).to_string().contains("EbbtideWebhookDown"));
+    let policy = &only(&all_of("policy"), "MutatingAdmissionPolicy")["metadata"]["name"];
+    let named = format!("policy=\\\"{}\\\"", policy.as_str().unwrap());
+    assert!(json!(alerts(&all_of("policy"))).to_string().contains(&named), "{named}");
     let labels = json!({"monitoring": {"rules": {"enabled": true, "alertLabels": {"severity": "page", "team": "mcp"}}}});
     for alert in alerts(&mode_with("policy", &labels)) {
         assert_eq!(alert["labels"], json!({"severity": "page", "team": "mcp"}));
