@@ -90,8 +90,11 @@ impl Installation {
     }
 
     pub fn uninstall(&self) {
-        let arguments = ["uninstall", RELEASE, "--namespace", &self.namespace.name, "--wait"];
-        told("helm", &arguments, "").unwrap_or_else(|error| panic!("{error}"));
+        self.try_uninstall().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn try_uninstall(&self) -> Result<(String, String), String> {
+        told("helm", &["uninstall", RELEASE, "--namespace", &self.namespace.name, "--wait"], "")
     }
 
     /// All objects of the release, anywhere in the cluster.
@@ -122,8 +125,9 @@ impl Installation {
 
 impl Drop for Installation {
     fn drop(&mut self) {
+        // What belongs to no namespace would outlive this one.
         if std::thread::panicking() {
-            self.uninstall();
+            let _ = self.try_uninstall();
         }
     }
 }
