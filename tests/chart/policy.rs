@@ -1,7 +1,10 @@
 //! templates/policy.yaml and warning-policy.yaml. That the policy gives what `ebbtide inject`
 //! gives is for the API server to show: tests/cluster/chart.rs.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use ebbtide::config::table::TABLE;
 use serde_json::{Value, json};
@@ -99,18 +102,28 @@ fn labels_decide_who_is_injected() {
 /// An annotation is a setting's if and only if `run` has it, and arguments come in its order.
 #[test]
 fn the_policy_knows_every_setting() {
-    let names: Vec<_> = TABLE.iter().map(|setting| format!("'{}'", setting.name)).collect();
     let policy = only(&mode("policy"), "MutatingAdmissionPolicy");
-    let variable = |name: &str| {
+    let quoted = |name: &str| {
         let variables = policy["spec"]["variables"].as_array().unwrap();
-        let found = variables.iter().find(|variable| variable["name"] == name);
-        found.unwrap()["expression"].as_str().unwrap().to_owned()
+        let found = variables.iter().find(|variable| variable["name"] == name).unwrap();
+        let texts = found["expression"].as_str().unwrap().split('\'').skip(1).step_by(2);
+        texts.map(str::to_owned).collect::<Vec<_>>()
     };
-    let unknown = variable("unknown");
-    assert!(unknown.contains(&format!("[{}]", names.join(", "))), "{unknown}");
-    let twice: Vec<_> = names.iter().flat_map(|name| [name.as_str(), name]).collect();
-    let args = variable("args");
-    assert!(args.contains(&format!("[{}]", twice.join(", "))), "{args}");
+    let shapes = quoted("shapes");
+    assert_eq!(shapes.len(), 2 * TABLE.len());
+    let args = quoted("args");
+    assert_eq!(args[0], "run");
+    let mut patterns = BTreeMap::new();
+    for (index, setting) in TABLE.iter().enumerate() {
+        assert_eq!(args[1 + 2 * index..3 + 2 * index], [setting.name, setting.name]);
+        assert_eq!(shapes[2 * index], setting.name);
+        // One pattern for each shape, and another for every other.
+        let pattern = &shapes[2 * index + 1];
+        assert!(!pattern.is_empty(), "{}", setting.name);
+        assert_eq!(patterns.entry(setting.shape).or_insert(pattern), &pattern, "{}", setting.name);
+    }
+    let different: BTreeSet<_> = patterns.values().collect();
+    assert_eq!(different.len(), patterns.len(), "{patterns:#?}");
 }
 
 #[test]

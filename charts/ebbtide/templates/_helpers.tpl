@@ -50,11 +50,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.injection.mode | default (ternary "policy" "webhook" $served) -}}
 {{- end -}}
 
-{{/* The settings of `ebbtide run`, in their order in docs/settings.md. */}}
+{{/* The settings of `ebbtide run` and their shapes, in their order in docs/settings.md. */}}
 {{- define "ebbtide.settings" -}}
-upstream listen admin drain_timeout withdraw_timeout settle quiet stop_reserve grace refuse_with
-max_connections max_streams acquire_timeout idle_timeout response_timeout max_inbound
-max_header_bytes max_headers header_timeout drain_token_file log_level log_format
+upstream:URL listen:ADDRESS admin:ADDRESS drain_timeout:DURATION withdraw_timeout:DURATION
+settle:DURATION quiet:DURATION stop_reserve:DURATION grace:DURATION refuse_with:ANSWER
+max_connections:NUMBER max_streams:NUMBER acquire_timeout:DURATION idle_timeout:DURATION
+response_timeout:DURATION max_inbound:NUMBER max_header_bytes:BYTES max_headers:NUMBER
+header_timeout:DURATION drain_token_file:FILE log_level:LEVEL log_format:FORMAT
 {{- end -}}
 
 {{/*

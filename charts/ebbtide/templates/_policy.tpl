@@ -15,9 +15,17 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
   expression: >-
     variables.annotations.filter(name, name.startsWith('{{ $prefix }}'))
     .map(name, name.substring({{ len $prefix }}))
+# What each setting's value looks like, as far as an expression tells.
+- name: shapes
+  expression: >-
+    {{ include "ebbtide.shapes" . | nindent 4 | trim }}
 - name: unknown
   expression: >-
-    variables.settings.filter(name, !(name in {{ .settings }} || name in ['port', 'after']))
+    variables.settings.filter(name, !(name in variables.shapes || name in ['port', 'after']))
+- name: misfits
+  expression: >-
+    variables.settings.filter(name, name in variables.shapes &&
+      !variables.annotations['{{ $prefix }}' + name].matches(variables.shapes[name]))
 
 # The server: the one container with that port.
 - name: asked
@@ -64,11 +72,9 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     variables.addresses ? int(variables.admin.substring(variables.admin.lastIndexOf(':') + 1)) : 0
 - name: wish
   expression: variables.annotations[?'{{ $prefix }}grace'].orValue('60s')
-- name: graceful
-  expression: variables.wish == '0' || variables.wish.matches('^[0-9]{1,8}(ms|s|m|h)$')
 - name: wishSeconds
   expression: >-
-    variables.wish == '0' || !variables.graceful ? 0 :
+    variables.wish == '0' ? 0 :
     variables.wish.endsWith('ms') ?
       (int(variables.wish.substring(0, variables.wish.size() - 2)) + 999) / 1000 :
     int(variables.wish.substring(0, variables.wish.size() - 1)) *
@@ -98,6 +104,10 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     variables.unknown.size() > 0 ?
       'no setting is called ' + string(variables.unknown[0]) +
       ' (annotation {{ $prefix }}' + string(variables.unknown[0]) + ')' :
+    variables.misfits.size() > 0 ?
+      'annotation {{ $prefix }}' + string(variables.misfits[0]) + ': ' +
+      variables.annotations['{{ $prefix }}' + variables.misfits[0]] +
+      ' does not fit; docs/settings.md says what does' :
     !variables.found && variables.candidates.size() > 0 ?
       'several containers have the port ' + variables.name +
       '; say which one is the server\'s by its number, in the annotation {{ $prefix }}port' :
@@ -110,8 +120,8 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     variables.taken ?
       'port ' + string(variables.dataPort) + ' or ' + string(variables.adminPort) +
       ' is taken by a container; give ebbtide another, as in the annotation {{ $prefix }}listen: "0.0.0.0:8070"' :
-    !variables.graceful || variables.wishSeconds > 86400 ?
-      'annotation {{ $prefix }}grace: ' + variables.wish + ' is no duration, as in 60s or 5m' :
+    variables.wishSeconds > 86400 ?
+      'annotation {{ $prefix }}grace: ' + variables.wish + ' is more than a day' :
     variables.after != '' && variables.place == 0 ?
       'annotation {{ $prefix }}after: no init container is called ' + variables.after :
     variables.pod.spec.?volumes.orValue([]).exists(volume, volume.name == 'ebbtide-token') ?
@@ -119,9 +129,34 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     ''
 {{- end -}}
 
-{{/* A list of texts as CEL writes it. */}}
-{{- define "ebbtide.celList" -}}
-[{{ range $index, $item := . }}{{ if $index }}, {{ end }}'{{ $item }}'{{ end }}]
+{{/* By the name of each setting a pattern for its values; src/config/value.rs decides in the end. */}}
+{{- define "ebbtide.shapes" -}}
+{{- $patterns := dict
+  "URL" "^http://[^/@ ]+/?$"
+  "ADDRESS" "^([0-9]{1,3}([.][0-9]{1,3}){3}|[[][0-9a-fA-F:.]+[]]):[0-9]{1,5}$"
+  "DURATION" "^(0|[0-9]{1,8}(ms|s|m|h))$"
+  "NUMBER" "^([1-9][0-9]{0,5}|1000000)$"
+  "BYTES" "^[1-9][0-9]{3,6}$"
+  "ANSWER" "^(jsonrpc|503)$"
+  "LEVEL" "^(error|warn|info|debug|trace)$"
+  "FORMAT" "^(json|text)$"
+  "FILE" "^.+$" -}}
+{
+{{- range $index, $setting := splitList " " (include "ebbtide.settings" . | replace "\n" " ") }}
+{{- $of := splitList ":" $setting }}
+{{- if $index }},{{ end }}
+  '{{ index $of 0 }}': '{{ get $patterns (index $of 1) }}'
+{{- end }}}
+{{- end -}}
+
+{{/* Every setting's name twice, for the flag and for its value. */}}
+{{- define "ebbtide.flags" -}}
+[
+{{- range $index, $setting := splitList " " (include "ebbtide.settings" . | replace "\n" " ") }}
+{{- $name := index (splitList ":" $setting) 0 }}
+{{- if $index }},{{ end }}
+  '{{ $name }}', '{{ $name }}'
+{{- end }}]
 {{- end -}}
 
 {{/* Whether somebody put ebbtide into the pod already, by hand or by `ebbtide inject`. */}}
