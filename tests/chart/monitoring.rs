@@ -90,7 +90,7 @@ fn alerts_say_where_the_operator_reads_on() {
     let operations = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
     let operations = fs::read_to_string(operations).unwrap();
     let all = alerts(&all_of("webhook"));
-    assert_eq!(all.len(), 6);
+    assert_eq!(all.len(), 8);
     for alert in &all {
         let name = alert["alert"].as_str().unwrap();
         let url = alert["annotations"]["runbook_url"].as_str().unwrap();
@@ -98,7 +98,7 @@ fn alerts_say_where_the_operator_reads_on() {
         assert!(operations.contains(&format!("### {name}\n")), "docs/operations.md lacks {name}");
         assert!(!alert["annotations"]["summary"].as_str().unwrap().is_empty());
     }
-    // The one of the webhook would fire for ever where there is none.
+    // That of an absent webhook would fire for ever where there is none.
     assert_eq!(alerts(&all_of("policy")).len(), 5);
     assert!(!json!(alerts(&all_of("policy"))).to_string().contains("EbbtideWebhookDown"));
     let policy = &only(&all_of("policy"), "MutatingAdmissionPolicy")["metadata"]["name"];
@@ -152,7 +152,8 @@ fn prometheus_understands_every_query_of_the_dashboard() {
 #[test]
 fn every_metric_is_one_that_we_write() {
     // The webhook's own.
-    let mut known: BTreeSet<String> = ["ebbtide_webhook_reviews_total".to_owned()].into();
+    let webhook = ["ebbtide_webhook_reviews_total", "ebbtide_webhook_certificate_fits"];
+    let mut known: BTreeSet<String> = webhook.map(str::to_owned).into();
     let source = include_str!("../../src/telemetry/metrics.rs");
     let mut used = BTreeSet::new();
     let exprs = alerts(&all_of("webhook")).into_iter().map(|alert| alert["expr"].to_string());
