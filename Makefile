@@ -25,8 +25,10 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
 
-docs: ## Write docs/settings.md and docs/checks.md anew from the code
+docs: ## Write docs/settings.md, docs/checks.md and the chart's README anew
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- is_documented
+	@if command -v helm-docs >/dev/null; then helm-docs --chart-search-root charts; \
+	else echo "docs: helm-docs is not installed (tests/chart/setup installs it); charts/ebbtide/README.md left as it is"; fi
 
 clients: ## Play every ending to every real client, and write docs/clients.md from it
 	EBBTIDE_TEST_PEERS=$$(tests/setup) $(CARGO) test --locked --quiet --test peers -- --ignored write_the_page

@@ -11,6 +11,7 @@ mod namespace;
 mod rehearsal;
 
 mod account;
+mod chart;
 mod clients;
 mod containers;
 mod rights;

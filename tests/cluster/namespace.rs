@@ -28,12 +28,17 @@ impl Namespace {
     /// A namespace with the server in it, ready, and the log of its pods followed.
     pub fn with(manifest: Manifest) -> Self {
         let mut namespace = Self::empty();
-        namespace.apply(&manifest.into_list());
-        namespace.rolled_out();
-        let from = ["logs", "--follow", "--all-containers", "--prefix", "--max-log-requests=20"];
-        let of = ["--selector=app=mcp-server", "--namespace", &namespace.name];
-        namespace.log = Some(Following::start(&[&from[..], &of].concat()));
+        namespace.serve(manifest);
         namespace
+    }
+
+    /// Puts the server in, waits until it is ready, and follows the log of its pods.
+    pub fn serve(&mut self, manifest: Manifest) {
+        self.apply(&manifest.into_list());
+        self.rolled_out();
+        let from = ["logs", "--follow", "--all-containers", "--prefix", "--max-log-requests=20"];
+        let of = ["--selector=app=mcp-server", "--namespace", &self.name];
+        self.log = Some(Following::start(&[&from[..], &of].concat()));
     }
 
     pub fn empty() -> Self {

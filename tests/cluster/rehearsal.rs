@@ -119,7 +119,12 @@ fn pod(arguments: &[&str]) -> Value {
             "serviceAccountName": "rehearse",
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 60,
-            "containers": [{"name": "rehearse", "image": EBBTIDE, "args": arguments}],
+            // Also where pods have to be restricted.
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "rehearse", "image": EBBTIDE, "args": arguments,
+                "securityContext": {"allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]}}}],
         }})),
     ]})
 }
