@@ -30,7 +30,7 @@ use tokio::{
 use tracing::{debug, error, warn};
 
 pub use self::{
-    accept::{Accept, BoxedIo, Tcp},
+    accept::{Accept, BoxedIo, Io, Tcp},
     context::Context,
 };
 use crate::{drain::handle::Connections, tasks::Group, telemetry::Metrics};

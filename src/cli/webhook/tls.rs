@@ -23,7 +23,7 @@ use tokio_rustls::{
 use tracing::{debug, warn};
 
 use super::certificates::Served;
-use crate::serve::{Accept, BoxedIo, Tcp};
+use crate::serve::{Accept, BoxedIo, Io, Tcp};
 
 /// Each connection begins with the certificate that holds at that moment, and keeps it.
 pub struct Tls {
@@ -96,6 +96,14 @@ impl Connection {
             );
         } else {
             debug!(remote = %self.remote, %error, "TLS handshake failed");
+        }
+    }
+}
+
+impl Io for Connection {
+    fn hold(&self) {
+        if let State::Open(stream) = &*self.state {
+            stream.get_ref().0.hold();
         }
     }
 }
