@@ -25,7 +25,7 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
 
-docs: ## Write docs/settings.md and docs/checks.md anew from the code
+docs: ## Write docs/settings.md, checks.md and metrics.md anew from the code
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- is_documented
 
 clients: ## Play every ending to every real client, and write docs/clients.md from it
