@@ -254,7 +254,8 @@ fn every_metric_is_documented() {
         ("`phase`", Phase::ALL.map(Phase::name).to_vec()),
         ("`reason` of closed connections", Closed::ALL.map(Closed::name).to_vec()),
     ] {
-        page.push_str(&format!("| {label} | `{}` |\n", values.join("`, `")));
+        let row = format!("| {label} | `{}` |\n", values.join("`, `"));
+        page.push_str(&row);
     }
     assert_page("docs/metrics.md", &page);
 }
