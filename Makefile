@@ -4,7 +4,9 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo build test lint docs clients bench
+PLATFORMS ?= amd64
+
+.PHONY: help demo build test lint docs clients bench image
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -24,6 +26,10 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	@if command -v cargo-deny >/dev/null; then \
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
+
+image: ## Build the image; PLATFORMS="amd64 arm64" for both
+	@folder=$${CARGO_TARGET_DIR:-target}/image; \
+	  tools/image build $$folder $(PLATFORMS) && tools/image pack $$folder ebbtide $(PLATFORMS)
 
 docs: ## Write docs/settings.md, checks.md and metrics.md anew from the code
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- is_documented
