@@ -4,7 +4,9 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo build test lint docs clients bench
+PLATFORMS ?= amd64
+
+.PHONY: help demo build test lint docs clients bench image
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -25,7 +27,11 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	  cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
 
-docs: ## Write docs/settings.md, docs/checks.md and the chart's README anew
+image: ## Build the image; PLATFORMS="amd64 arm64" for both
+	@folder=$${CARGO_TARGET_DIR:-target}/image; \
+	  tools/image build $$folder $(PLATFORMS) && tools/image pack $$folder ebbtide $(PLATFORMS)
+
+docs: ## Write the pages and READMEs that the code knows anew
 	EBBTIDE_WRITE_DOCS=1 $(CARGO) test --quiet --test architecture -- is_documented
 	@if command -v helm-docs >/dev/null; then helm-docs --chart-search-root charts; \
 	else echo "docs: helm-docs is not installed (tests/chart/setup installs it); charts/ebbtide/README.md left as it is"; fi

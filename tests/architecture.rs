@@ -7,7 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ebbtide::{cli::check::rules::RULES, config::table::TABLE};
+use ebbtide::{
+    cli::check::rules::RULES,
+    config::table::TABLE,
+    drain::Phase,
+    mcp::Class,
+    pool::Closed,
+    telemetry::{Metrics, metrics::Outcome, webhook::Reviews},
+};
 
 /// Each line may use the lines below it, and its own; edges do not know each other.
 const HOUSE: &[&[&str]] = &[
@@ -222,6 +229,90 @@ fn every_rule_is_documented() {
         page.push_str(&section);
     }
     assert_page("docs/checks.md", &page);
+}
+
+/// docs/metrics.md is written from the registry; `make docs` writes it anew.
+#[test]
+fn every_metric_is_documented() {
+    let mut page = String::from(
+        "# Metrics\n\n`GET :7071/metrics` answers them in Prometheus' text format; those of `ebbtide webhook`, whose names say so, `GET :7443/metrics`.\nWhat they mean for whoever is on call stands in [operations.md](operations.md).\nThis page is written from the code by `make docs`.\n\n| metric | kind | labels | what it tells |\n|---|---|---|---|\n",
+    );
+    let (_, mut all) = Metrics::described();
+    assert!(all.len() > 10, "{all:?}");
+    let of_webhook = Reviews::described().1.into_iter();
+    all.extend(of_webhook.filter(|metric| metric.name.contains("webhook")));
+    for metric in all {
+        assert!(
+            metric.help.len() > 15 && metric.help.ends_with('.'),
+            "{} says too little",
+            metric.name
+        );
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>();
+        let labels = if labels.is_empty() { "–".into() } else { labels.join(", ") };
+        let row = format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help);
+        page.push_str(&row);
+    }
+    page.push_str("\n## Values of labels\n\n| label | values |\n|---|---|\n");
+    for (label, values) in [
+        ("`class`", Class::ALL.map(Class::name).to_vec()),
+        ("`result` of `ebbtide_requests_total`", Outcome::ALL.map(Outcome::name).to_vec()),
+        ("`phase`", Phase::ALL.map(Phase::name).to_vec()),
+        ("`reason` of closed connections", Closed::ALL.map(Closed::name).to_vec()),
+    ] {
+        let row = format!("| {label} | `{}` |\n", values.join("`, `"));
+        page.push_str(&row);
+    }
+    assert_page("docs/metrics.md", &page);
+}
+
+/// Of every page in the tree: the file is there, and the heading.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for folder in ["", "docs", "charts", "deploy"] {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
+        let is_page = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+        pages.extend(entries.map(|entry| entry.unwrap().path()).filter(is_page));
+    }
+    let mut seen = 0;
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link} leads to no file", page.display());
+            let found = heading.is_empty()
+                || headings(&fs::read_to_string(&target).unwrap()).iter().any(|it| it == heading);
+            assert!(found, "{}: {link} leads to no heading", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "the links are found: {seen}");
+}
+
+/// The targets of `[text](target)` that lie in this tree.
+fn links(page: &str) -> Vec<&str> {
+    let after = page.split("](").skip(1);
+    let targets = after.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
+/// The anchors that GitHub gives to a page's headings.
+fn headings(page: &str) -> Vec<String> {
+    let lines = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let text = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        text.chars().filter(|it| it.is_alphanumeric() || matches!(it, '-' | '_')).collect()
+    };
+    lines.map(anchor).collect()
+}
+
+#[test]
+fn links_and_headings_are_read() {
+    assert_eq!(links("a [b](c.md#d), [e](https://f) and [g](#h)"), ["c.md#d", "#h"]);
+    assert_eq!(headings("# What `it` does: a_b\ntext\n## Two"), ["what-it-does-a_b", "two"]);
 }
 
 /// The page says what the code says; with `EBBTIDE_WRITE_DOCS` it does afterwards.

@@ -2,7 +2,7 @@
 //!
 //! The registry is passed in, never global. Base units; counters end in `_total`.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -91,8 +91,17 @@ impl Metrics {
     /// Only when two metrics below have one name, which the test would find.
     #[must_use]
     pub fn new() -> Self {
+        Self::described().0
+    }
+
+    /// The metrics, and what docs/metrics.md tells of them.
+    ///
+    /// # Panics
+    /// As [`Metrics::new`].
+    #[must_use]
+    pub fn described() -> (Self, Vec<Described>) {
         let registry = Registry::new();
-        let keep = Keep(&registry);
+        let keep = Keep::new(&registry);
         let requests =
             keep.counters("requests_total", "Exchanges by class and result.", &["class", "result"]);
         let duration = keep.histograms(
@@ -118,7 +127,8 @@ impl Metrics {
             ),
             pool_connections: keep.gauges(
                 "pool_connections",
-                "Connections to the upstream by state, and waiters for one.",
+                "Connections to the upstream by state: in_use by calls, streams, idle; and waiting, the \
+                 requests in line for one.",
                 &["state"],
             ),
             pool_acquire: keep.histogram(
@@ -127,7 +137,8 @@ impl Metrics {
             ),
             pool_events: keep.counters(
                 "pool_events_total",
-                "What the pool did; closed connections by reason.",
+                "What the pool did: created, reused, acquired, released, acquire_timeout, closed; \
+                 closed connections by reason.",
                 &["event", "reason"],
             ),
             phase: keep.gauges("drain_phase", "1 for the phase that holds, else 0.", &["phase"]),
@@ -153,13 +164,14 @@ impl Metrics {
             inbound_connections: keep.gauge("inbound_connections", "Client connections open."),
             inbound_events: keep.counters(
                 "inbound_events_total",
-                "Client connections accepted, refused at the limit, and closed for cause.",
+                "Client connections accepted, refused at the limit, and closed for a bad request head \
+                 (head_timeout, head_too_large, too_many_fields, two_framings, two_lengths).",
                 &["event"],
             ),
-            registry,
+            registry: registry.clone(),
         };
         metrics.seconds_to_deadline.set(-1.0);
-        metrics
+        (metrics, keep.described())
     }
 
     pub fn begun(&self, class: Class) {
@@ -213,17 +225,47 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("ebbtide_{name}"), help)
 }
 
-/// Makes metrics and keeps them in a registry.
-pub(super) struct Keep<'a>(pub(super) &'a Registry);
+/// A metric as the reference shows it.
+#[derive(Debug)]
+pub struct Described {
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    pub labels: Vec<String>,
+    pub help: String,
+}
 
-impl Keep<'_> {
+/// Makes metrics and keeps them in a registry.
+pub(super) struct Keep<'a> {
+    registry: &'a Registry,
+    described: RefCell<Vec<Described>>,
+}
+
+impl<'a> Keep<'a> {
+    pub(super) fn new(registry: &'a Registry) -> Self {
+        Self { registry, described: RefCell::default() }
+    }
+
+    /// All that was made so far.
+    pub(super) fn described(&self) -> Vec<Described> {
+        self.described.take()
+    }
+
     fn put<M: prometheus::core::Collector + Clone + 'static>(
         &self,
         metric: prometheus::Result<M>,
     ) -> M {
         let metric = metric.expect("a metric's name and labels are well-formed");
-        let registered = self.0.register(Box::new(metric.clone()));
+        let registered = self.registry.register(Box::new(metric.clone()));
         registered.expect("each metric has a name of its own");
+        for (family, desc) in metric.collect().iter().zip(metric.desc()) {
+            self.described.borrow_mut().push(Described {
+                name: desc.fq_name.clone(),
+                kind: format!("{:?}", family.get_field_type()).to_lowercase(),
+                labels: desc.variable_labels.clone(),
+                help: desc.help.clone(),
+            });
+        }
         metric
     }
 

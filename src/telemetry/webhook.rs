@@ -3,7 +3,7 @@
 
 use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
-use super::metrics::Keep;
+use super::metrics::{Described, Keep};
 
 /// What became of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,14 @@ pub struct Reviews {
 impl Reviews {
     #[must_use]
     pub fn new() -> Self {
+        Self::described().0
+    }
+
+    /// The metrics, and what docs/metrics.md tells of them.
+    #[must_use]
+    pub fn described() -> (Self, Vec<Described>) {
         let registry = Registry::new();
-        let keep = Keep(&registry);
+        let keep = Keep::new(&registry);
         keep.build_info();
         let reviews = keep.counters(
             "webhook_reviews_total",
@@ -56,11 +62,13 @@ impl Reviews {
             "webhook_certificate_fits",
             "1 while the certificate of the files is the one that is served, else 0.",
         );
-        Self {
+        let described = keep.described();
+        let metrics = Self {
             counts: Verdict::ALL.map(|verdict| reviews.with_label_values(&[verdict.name()])),
             certificate_fits,
             registry,
-        }
+        };
+        (metrics, described)
     }
 
     pub fn count(&self, verdict: Verdict) {

@@ -42,7 +42,9 @@ fn without_rights_it_drains_by_timers() {
 #[test]
 fn without_a_token_it_drains_by_timers() {
     let mut manifest = Manifest::native_sidecar();
-    manifest.pod()["automountServiceAccountToken"] = false.into();
+    assert_eq!(manifest.pod()["automountServiceAccountToken"], false);
+    manifest.pod()["volumes"].take();
+    manifest.pod()["initContainers"][0]["volumeMounts"].take();
     drains_by_timers(manifest);
 }
 

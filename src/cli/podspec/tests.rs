@@ -55,15 +55,13 @@ fn it_gives_what_deploy_shows() {
         if list == "initContainers" {
             pod["spec"].as_object_mut().unwrap().remove(list);
         }
-        pod["spec"].as_object_mut().unwrap().remove("terminationGracePeriodSeconds");
+        for added in ["terminationGracePeriodSeconds", "volumes"] {
+            pod["spec"].as_object_mut().unwrap().remove(added);
+        }
         let server = &mut pod["spec"]["containers"][0];
         server.as_object_mut().unwrap().remove("lifecycle");
         server["ports"][0]["name"] = "mcp".into();
         assert!(matches!(inject(&mut pod, "Deployment", &options), Ok(Became::Injected(_))));
-        // The token of its own, where deploy/ relies on the one that every container gets.
-        let spec = pod["spec"].as_object_mut().unwrap();
-        assert_eq!(spec.remove("volumes").unwrap(), json!([sidecar::token()]));
-        assert!(spec[list][0].as_object_mut().unwrap().remove("volumeMounts").is_some());
         assert_eq!(pod["spec"], expected["spec"], "{list}");
         assert_eq!(pod["metadata"]["labels"], expected["metadata"]["labels"]);
     }
