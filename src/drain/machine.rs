@@ -244,10 +244,10 @@ mod tests {
     fn a_session_is_served_in_draining_for_a_moment() {
         let now = Instant::now();
         let facts = facts(Phase::Draining, now);
-        assert!(!is_last_call(now + seconds(2), &facts));
-        assert!(is_last_call(now + seconds(3), &facts));
-        assert_eq!(wake_at(now, &facts), Some(now + seconds(3)));
-        assert_eq!(wake_at(now + seconds(3), &facts), Some(now + seconds(30)));
+        assert!(!is_last_call(now + seconds(1), &facts));
+        assert!(is_last_call(now + seconds(2), &facts));
+        assert_eq!(wake_at(now, &facts), Some(now + seconds(2)));
+        assert_eq!(wake_at(now + seconds(2), &facts), Some(now + seconds(30)));
         for phase in [Phase::Serving, Phase::Withdrawing, Phase::Cutting] {
             assert!(!is_last_call(now + seconds(99), &Facts { phase, ..facts }));
         }

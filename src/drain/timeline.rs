@@ -22,7 +22,7 @@ pub const CUT_TIME: Duration = Duration::from_secs(1);
 /// How long after the trigger an idle legacy session may begin a call, unless it takes longer to
 /// leave the endpoints. Hardly longer than that takes in a cluster: what begins then is what the
 /// drain has to wait for.
-pub const LAST_CALL: Duration = Duration::from_secs(3);
+pub const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// When a drain has to be where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let began = Instant::now();
         for (draining_since, cut_at, expected) in
-            [(0, 30, 3), (2, 30, 3), (8, 30, 8), (0, 4, 2), (2, 3, 2), (5, 5, 5), (6, 5, 6)]
+            [(0, 30, 2), (1, 30, 2), (8, 30, 8), (0, 2, 1), (1, 2, 1), (5, 5, 5), (6, 5, 6)]
         {
             let timeline = Timeline {
                 began,

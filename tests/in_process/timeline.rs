@@ -247,7 +247,7 @@ async fn an_idle_session_is_over_a_moment_after_the_trigger() {
     world.drain.tell(Event::Requested).await;
 
     // Before: served.
-    sleep_until(began + seconds(2.9)).await;
+    sleep_until(began + seconds(1.9)).await;
     let (mut client, mut server) = world.held(&call("1", session)).await;
     // After, with one call pending: served too.
     sleep_until(began + seconds(20.0)).await;

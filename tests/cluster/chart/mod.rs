@@ -112,6 +112,49 @@ fn the_policy_from_install_to_uninstall() {
     its_whole_life(Mode::Policy);
 }
 
+#[test]
+fn the_webhook_gives_what_inject_gives() {
+    it_gives_what_inject_gives(Mode::Webhook);
+}
+
+#[test]
+fn the_webhook_from_install_to_uninstall() {
+    its_whole_life(Mode::Webhook);
+}
+
+#[test]
+fn pods_start_without_a_webhook_that_is_down() {
+    let namespace = Namespace::empty();
+    let installation = Installation::new(Mode::Webhook, &namespace);
+    assert!(is_injected(&namespace.admitted(&plain()).unwrap().0));
+    let down = ["scale", "deployment/tide-ebbtide-webhook", "--replicas=0"];
+    installation.namespace.kubectl(&down);
+    until("pods start without it", || {
+        (!is_injected(&namespace.admitted(&plain()).unwrap().0)).then_some(())
+    });
+    installation.uninstall();
+}
+
+/// No pod starts without its sidecar while the webhook's pods take a new certificate up.
+#[test]
+fn the_webhooks_certificate_is_rotated_under_load() {
+    let namespace = Namespace::empty();
+    let mut installation = Installation::new(Mode::Webhook, &namespace);
+    // An answer that is not trusted would then be an error here.
+    installation.values["injection"]["failurePolicy"] = "Fail".into();
+    let due = ["annotate", "--overwrite", "secret/tide-ebbtide-webhook-tls"];
+    installation.namespace.kubectl(&[&due[..], &["ebbtide.dev/renew-at=1"]].concat());
+    installation.helm("upgrade", &installation.values, &["--wait"]);
+    until("both pods have the new certificate", || {
+        assert!(is_injected(&namespace.admitted(&plain()).unwrap().0));
+        let pods = ["logs", "--prefix", "--selector=app.kubernetes.io/component=webhook"];
+        let log = installation.namespace.kubectl(&[&pods[..], &["--tail=-1"]].concat());
+        (log.matches("certificate loaded").count() >= 4).then_some(())
+    });
+    assert!(is_injected(&namespace.admitted(&plain()).unwrap().0));
+    installation.uninstall();
+}
+
 /// Where Helm makes the webhook's certificate: kept over upgrades, renewed when its time has come,
 /// and the old authority is trusted until the pods see the new certificate.
 #[test]
