@@ -38,6 +38,7 @@ impl Manifest {
         let mut manifest = Self::native_sidecar();
         let pod = manifest.pod();
         pod["initContainers"].take();
+        pod["volumes"].take();
         let server = &mut pod["containers"][0];
         server["lifecycle"].take();
         server["ports"][0]["name"] = "mcp".into();
