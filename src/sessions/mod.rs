@@ -5,6 +5,7 @@
 //! sessions can move between pods, the id passes unchanged.
 
 mod session;
+pub mod token;
 
 use std::{
     collections::HashMap,
