@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "mcp/",
     "pool/http1/",
     "serve/framing.rs",
+    "sessions/heir.rs",
     "sessions/token.rs",
     "cli/check/output.rs",
     "cli/check/rules/",

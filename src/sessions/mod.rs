@@ -4,6 +4,7 @@
 //! Never lets an id out in clear, into a log or an answer that is not the client's own. Until
 //! sessions can move between pods, the id passes unchanged.
 
+pub mod heir;
 mod session;
 pub mod token;
 
