@@ -6,7 +6,9 @@
 
 pub mod client;
 mod identity;
+pub mod peers;
 mod pod;
+pub mod slice;
 mod slices;
 mod tell;
 mod trouble;

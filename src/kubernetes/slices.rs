@@ -4,19 +4,17 @@
 //! thousands of endpoints costs what one slice costs. All slices are watched, since which Services
 //! select this pod may change at any time, and no label or field of a slice tells it.
 
-use std::{borrow::Cow, collections::HashMap, pin::pin};
+use std::{collections::HashMap, pin::pin};
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use super::{Identity, trouble::Trouble};
+use super::{Identity, slice::Slice, trouble::Trouble};
 use crate::{
     drain::knowledge::{Endpoints, Fact},
     kubernetes::pod::{Backoff, patience},
@@ -24,63 +22,6 @@ use crate::{
 
 /// Slices per page of a list: about 100 endpoints are in each.
 const PAGE: u32 = 10;
-
-/// `discovery.k8s.io/v1` `EndpointSlice`, as far as it matters here.
-#[derive(Debug, Clone, Deserialize)]
-struct Slice {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    endpoints: Option<Vec<Endpoint>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Endpoint {
-    conditions: Option<Conditions>,
-    target_ref: Option<Target>,
-}
-
-/// A condition that is not there is unknown; the API says how to read that: `ready` as true,
-/// `terminating` as false.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-struct Conditions {
-    ready: Option<bool>,
-    terminating: Option<bool>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Target {
-    uid: Option<String>,
-}
-
-impl Resource for Slice {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "EndpointSlice".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "discovery.k8s.io".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "endpointslices".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
 
 /// What the slices say of our pod, each time that it changes; `None` when it is not known.
 pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + Send {
@@ -162,16 +103,13 @@ impl<'a> Seen<'a> {
 
     fn put(&mut self, slice: Slice) {
         let mut ours = Endpoints::default();
-        for endpoint in slice.endpoints.iter().flatten() {
-            let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
-            if uid != Some(self.uid) {
+        for endpoint in slice.endpoints() {
+            if endpoint.uid() != Some(self.uid) {
                 continue;
             }
-            let conditions = endpoint.conditions.unwrap_or_default();
-            let terminating = conditions.terminating.unwrap_or(false);
-            let ready = conditions.ready.unwrap_or(true);
+            let terminating = endpoint.is_terminating();
             ours.named += 1;
-            ours.offering += usize::from(ready && !terminating);
+            ours.offering += usize::from(endpoint.is_ready() && !terminating);
             ours.terminating |= terminating;
         }
         let name = slice.metadata.name.unwrap_or_default();
