@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "kubernetes/slice.rs",
     "serve/framing.rs",
     "sessions/heir.rs",
+    "sessions/ids.rs",
     "sessions/peers.rs",
     "sessions/token.rs",
     "cli/check/output.rs",

@@ -5,6 +5,7 @@
 //! sessions can move between pods, the id passes unchanged.
 
 pub mod heir;
+pub mod ids;
 pub mod peers;
 mod session;
 pub mod token;
