@@ -47,6 +47,7 @@ const PURE: &[&str] = &[
     "sessions/heir.rs",
     "sessions/ids.rs",
     "sessions/peers.rs",
+    "sessions/place.rs",
     "sessions/token.rs",
     "cli/check/output.rs",
     "cli/check/rules/",

@@ -7,6 +7,7 @@
 pub mod heir;
 pub mod ids;
 pub mod peers;
+pub mod place;
 mod session;
 pub mod token;
 
