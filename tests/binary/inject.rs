@@ -104,6 +104,12 @@ fn what_is_not_touched_stays_to_the_byte_and_all_comes_back() {
         "{told}"
     );
     assert!(told.contains("Unknown/"), "{told}");
+    // What had a name keeps it; only a new one is unknown to the pods from before.
+    assert!(!told.contains("apply the workload first"), "{told}");
+    let nameless = PLAIN.replace("name: http", "protocol: TCP");
+    assert_ne!(nameless, PLAIN);
+    let (code, _, told) = fed(&["inject", "--port", "3000"], nameless.as_bytes());
+    assert!(code == 0 && told.contains("apply the workload first"), "{told}");
     for kept in
         ["# the one that matters", "name: server   # ours", "defaultMode: 0644", "port: 3000}"]
     {

@@ -74,6 +74,8 @@ pub struct Injected {
     /// The server's port, and the name under which clients now come to the sidecar's.
     pub number: u16,
     pub name: String,
+    /// Whether the server's port had that name before.
+    pub was_named: bool,
     pub data: u16,
     pub notes: Vec<String>,
 }
@@ -246,7 +248,14 @@ fn change(
     let annotations = &mut pod["metadata"]["annotations"];
     annotations[VERSION] = env!("CARGO_PKG_VERSION").into();
     annotations[RECORD] = serde_json::to_string(&record).map_err(|error| error.to_string())?.into();
-    Ok(Became::Injected(Injected { number: server.number, name, data: plan.data, notes }))
+    let was_named = server.name.is_some();
+    Ok(Became::Injected(Injected {
+        number: server.number,
+        name,
+        was_named,
+        data: plan.data,
+        notes,
+    }))
 }
 
 /// Puts the container first, or where it was asked to stand.

@@ -65,10 +65,15 @@ pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>
         match names.as_slice() {
             [] => {}
             [name] => {
-                notes.push(format!(
+                let mut note = format!(
                     "targetPort of port {number}: {} is now `{name}`, which leads to ebbtide",
                     leads_to.unwrap_or_default()
-                ));
+                );
+                if !selected.iter().all(|target| target.injected.was_named) {
+                    note += "; pods from before do not know the name: apply the workload first, \
+                             wait until it is rolled out, then the Service";
+                }
+                notes.push(note);
                 let to = (*name).to_owned();
                 changed.push(Was { port: number, target: target.cloned(), to, annotations: false });
                 port["targetPort"] = (*name).into();
