@@ -136,6 +136,12 @@ fn has_shape(pod: &Value) -> Result<(), String> {
     for at in ["/metadata", "/metadata/annotations", "/metadata/labels"] {
         fits(pod.pointer(at), Value::is_object, &at[1..], "mapping")?;
     }
+    fits(
+        pod["spec"].get("terminationGracePeriodSeconds"),
+        Value::is_u64,
+        "terminationGracePeriodSeconds",
+        "whole number of seconds",
+    )?;
     for list in ["initContainers", "volumes"] {
         fits(pod["spec"].get(list), Value::is_array, list, "list")?;
     }
@@ -175,11 +181,12 @@ fn change(
 ) -> Result<Became, String> {
     let mut record = Record::default();
     let mut notes = Vec::new();
+    let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
+    server::is_unique(&pod["spec"], &name, server)?;
     let container = &mut pod["spec"]["containers"][server.container];
     record.server = container["name"].as_str().unwrap_or_default().to_owned();
 
     // The port moves.
-    let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
     if server.port.is_none() {
         notes.push(format!(
             "its container `{}` does not declare port {}, which is taken to be the server's",
