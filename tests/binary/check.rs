@@ -119,6 +119,22 @@ fn live(budgets: fn() -> String) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// A full disk, or a reader that has left, is an error like any other.
+#[test]
+fn output_that_cannot_be_written_is_said() {
+    let file = std::env::temp_dir().join(format!("ebbtide-check-{}.yaml", std::process::id()));
+    std::fs::write(&file, BAD).unwrap();
+    for name in ["check", "inject"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut child = command(&[name, "--file", file.to_str().unwrap()]);
+        let output = child.stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("the output cannot be written"), "{told}");
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn a_namespace_is_looked_at_as_it_is() {
     let (code, out, told) = live(|| ok(&json!({"metadata": {}, "items": []})));

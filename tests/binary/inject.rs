@@ -104,6 +104,12 @@ fn what_is_not_touched_stays_to_the_byte_and_all_comes_back() {
         "{told}"
     );
     assert!(told.contains("Unknown/"), "{told}");
+    // What had a name keeps it; only a new one is unknown to the pods from before.
+    assert!(!told.contains("apply the workload first"), "{told}");
+    let nameless = PLAIN.replace("name: http", "protocol: TCP");
+    assert_ne!(nameless, PLAIN);
+    let (code, _, told) = fed(&["inject", "--port", "3000"], nameless.as_bytes());
+    assert!(code == 0 && told.contains("apply the workload first"), "{told}");
     for kept in
         ["# the one that matters", "name: server   # ours", "defaultMode: 0644", "port: 3000}"]
     {
@@ -172,7 +178,8 @@ fn all_kinds_and_lists() {
         assert_eq!(spec["terminationGracePeriodSeconds"], 60, "{kind}");
         items.push(object);
     }
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let inner = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [inner]});
     let list = serde_json::to_string_pretty(&list).unwrap();
     let (out, _) = injected(&list);
     assert_eq!(out.matches("\"ebbtide-admin\"").count(), 7);
@@ -199,6 +206,26 @@ fn only_the_labelled_where_any_is() {
     assert!(!out.contains("ebbtide-admin"));
 }
 
+fn pod(more: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  {more}\n  containers:\n  - \
+         name: server\n    image: i\n    ports: [{ports}]\n"
+    )
+}
+
+/// The sidecar has no port for them.
+#[test]
+fn udp_ports_of_services_stay() {
+    let pod = pod("hostIPC: false", "{name: http, containerPort: 3000}")
+        .replace("name: a", "name: a, labels: {app: a}");
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  selector: {app: a}\n  ports:\n  - {name: q, port: 80, protocol: UDP, targetPort: 3000}\n  - {name: h, port: 80, targetPort: 3000}\n";
+    let (out, _) = injected(&format!("{pod}{service}"));
+    let ports = &values(&out)[1]["spec"]["ports"];
+    assert_eq!((&ports[0]["targetPort"], &ports[1]["targetPort"]), (&json!(3000), &json!("http")));
+    let (_, back, _) = fed(&["inject", "--uninject"], out.as_bytes());
+    assert_eq!(values(&back)[1], values(service)[0]);
+}
+
 /// Bad input is an error that says where, or passes; nothing is half-written.
 #[test]
 fn bad_input() {
@@ -220,6 +247,24 @@ fn bad_input() {
         (second("name: {{ .Values.name }}\n"), &["document 2", "helm template"]),
         (second("kind: Deployment\napiVersion: apps/v1\n"), &["spec.template"]),
         ("[".repeat(1_000_000), &["document 1, line 1"]),
+        (
+            pod("terminationGracePeriodSeconds: 120.0", "{name: http, containerPort: 3000}"),
+            &["terminationGracePeriodSeconds", "whole number of seconds"],
+        ),
+        (
+            pod("nodeSelector: {kubernetes.io/os: windows}", "{name: http, containerPort: 3000}"),
+            &["Windows"],
+        ),
+        // Services that ask for the name would meet the other port.
+        (
+            pod(
+                "hostIPC: false",
+                "{name: web, containerPort: 3000}, {name: mcp, containerPort: 4}",
+            )
+            .replace("name: web, ", "")
+            .replace("{name: a}", "{name: a, annotations: {config.ebbtide.dev/port: '3000'}}"),
+            &["is called `mcp`", "another name"],
+        ),
     ] {
         let (code, out, told) = fed(&["inject"], input.as_bytes());
         assert_eq!((code, out.as_str()), (1, ""), "{told}");
@@ -232,6 +277,7 @@ fn bad_input() {
     let (code, _, told) = fed(&["inject", "-f", "/not/there"], b"");
     assert!(code == 1 && told.contains("/not/there"), "{told}");
     assert_eq!(fed(&["inject", "--mode", "sideways"], b"").0, 64);
+    assert_eq!(fed(&["inject", "--image="], PLAIN.as_bytes()).0, 64);
     let large = format!(
         "apiVersion: v1\nkind: ConfigMap\ndata:\n  x: |\n{}",
         "    0123456789abcdef\n".repeat(500_000)

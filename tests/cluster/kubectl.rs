@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 /// Only a test that hangs takes so long.
-pub const HANG: Duration = Duration::from_mins(3);
+pub const HANG: Duration = Duration::from_mins(6);
 
 /// What kubectl printed.
 pub fn kubectl(arguments: &[&str]) -> String {
@@ -113,7 +113,11 @@ impl Drop for Following {
     }
 }
 
-/// Asks again until the answer is what is waited for; kubectl itself takes the time between.
+/// How often is asked again: a kubectl at once after the other would take a processor.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Asks again until the answer is what is waited for.
+#[allow(clippy::disallowed_methods, reason = "a pause between two asks, not a time to wait for")]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
@@ -121,6 +125,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(began.elapsed() < HANG, "it never came to that: {what}");
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -55,6 +55,18 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     variables.undeclared || (variables.candidates.size() == 1 &&
     variables.matching[variables.candidates[0]].size() == 1)
 
+# What the sidecar's port is called, and how many ports of others are called so, too.
+- name: offered
+  expression: >-
+    variables.undeclared ? 'mcp' : variables.containers[variables.candidates[0]]
+    .ports[variables.matching[variables.candidates[0]][0]].?name.orValue('mcp')
+- name: namesakes
+  expression: >-
+    variables.containers.map(container, container.?ports.orValue([])
+    .filter(port, port.?name.orValue('') == variables.offered).size()).sum() -
+    (!variables.undeclared && variables.containers[variables.candidates[0]]
+    .ports[variables.matching[variables.candidates[0]][0]].?name.hasValue() ? 1 : 0)
+
 # The sidecar's ports and the pod's grace, in seconds.
 - name: listen
   expression: variables.annotations[?'{{ $prefix }}listen'].orValue('0.0.0.0:7070')
@@ -99,7 +111,8 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
   expression: >-
     variables.pod.spec.?hostNetwork.orValue(false) ?
       'hostNetwork: the ports of the sidecar would be those of the node' :
-    variables.pod.spec.?os.?name.orValue('linux') != 'linux' ?
+    variables.pod.spec.?os.?name.orValue('linux') != 'linux' ||
+    variables.pod.spec.?nodeSelector[?'kubernetes.io/os'].orValue('linux') == 'windows' ?
       'ebbtide runs on Linux' :
     variables.unknown.size() > 0 ?
       'no setting is called ' + string(variables.unknown[0]) +
@@ -124,6 +137,9 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
       'annotation {{ $prefix }}grace: ' + variables.wish + ' is more than a day' :
     variables.after != '' && variables.place == 0 ?
       'annotation {{ $prefix }}after: no init container is called ' + variables.after :
+    variables.namesakes > 0 ?
+      'another port is called ' + variables.offered +
+      ', which is what the sidecar\'s would be called: Services would lead past it' :
     variables.pod.spec.?volumes.orValue([]).exists(volume, volume.name == 'ebbtide-token') ?
       'a volume is called ebbtide-token already' :
     ''

@@ -88,18 +88,21 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(error) => return Outcome::Failed(format!("{name}: {error}")),
     };
     for note in notes {
-        eprintln!("{note}");
+        inject::tell(&note);
     }
     let format = matches.get_one::<String>("format").map(String::as_str);
-    match format {
-        Some("json") => print!("{}", output::json(&findings)),
-        Some("sarif") => print!("{}", output::sarif(&name, &findings)),
-        _ => print!("{}", output::text(&name, &findings)),
+    let output = match format {
+        Some("json") => output::json(&findings),
+        Some("sarif") => output::sarif(&name, &findings),
+        _ => output::text(&name, &findings),
+    };
+    if let Err(error) = inject::print(&output) {
+        return Outcome::Failed(error);
     }
     match findings.len() {
         0 => Outcome::Done,
         count => {
-            eprintln!("{count} finding{}", if count == 1 { "" } else { "s" });
+            inject::tell(&format!("{count} finding{}", if count == 1 { "" } else { "s" }));
             Outcome::Negative
         }
     }

@@ -1,7 +1,7 @@
 //! What the rules look at: the pods that serve clients, with sidecar and server told apart, and
 //! what stands beside them. Pure.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::Value;
 
@@ -27,6 +27,10 @@ pub struct World<'a> {
     /// Makers of pods that serve no MCP client, as far as can be seen.
     pub left_out: Vec<usize>,
     pub limits: Limits,
+    /// By kind and namespace.
+    by_kind: HashMap<[&'a str; 2], Vec<usize>>,
+    /// Services, by what `services::key` finds them by.
+    by_label: HashMap<[&'a str; 3], Vec<usize>>,
 }
 
 /// An object that makes pods which serve clients.
@@ -58,8 +62,22 @@ pub struct Sidecar<'a> {
 
 impl<'a> World<'a> {
     pub fn of(objects: &'a [Object], limits: Limits) -> Self {
-        let mut world = Self { objects, workloads: Vec::new(), left_out: Vec::new(), limits };
+        let mut world = Self {
+            objects,
+            workloads: Vec::new(),
+            left_out: Vec::new(),
+            limits,
+            by_kind: HashMap::new(),
+            by_label: HashMap::new(),
+        };
         for (index, object) in objects.iter().enumerate() {
+            let kind = [object.kind(), object.namespace().unwrap_or("default")];
+            world.by_kind.entry(kind).or_default().push(index);
+            if kinds::is_service(&object.value)
+                && let Some(key) = services::key(&object.value)
+            {
+                world.by_label.entry(key).or_default().push(index);
+            }
             if let Some(at) = kinds::template(&object.value) {
                 match Workload::of(index, object, at) {
                     Some(workload) => world.workloads.push(workload),
@@ -75,21 +93,25 @@ impl<'a> World<'a> {
         &self,
         workload: &Workload<'_>,
         kind: &str,
-    ) -> impl Iterator<Item = (usize, &'a Object)> {
-        let namespace = workload.object.namespace().unwrap_or("default").to_owned();
-        self.objects.iter().enumerate().filter(move |(_, object)| {
-            object.kind() == kind && object.namespace().unwrap_or("default") == namespace
-        })
+    ) -> impl Iterator<Item = (usize, &'a Object)> + use<'a> {
+        let namespace = workload.object.namespace().unwrap_or("default");
+        let found = self.by_kind.get(&[kind, namespace]).cloned().unwrap_or_default();
+        let objects = self.objects;
+        found.into_iter().map(|index| (index, &objects[index]))
     }
 
     /// The Services that lead to a workload's pods.
     pub fn services(&self, workload: &Workload<'_>) -> Vec<(usize, &'a Object)> {
         let labels = &workload.pod["metadata"]["labels"];
-        let leads = |object: &Object| {
-            kinds::is_service(&object.value)
-                && services::selects(&object.value, workload.object.namespace(), labels)
-        };
-        self.objects.iter().enumerate().filter(|(_, object)| leads(object)).collect()
+        let namespace = workload.object.namespace();
+        let mut found: Vec<_> = services::keys(namespace, labels)
+            .filter_map(|key| self.by_label.get(&key))
+            .flatten()
+            .map(|index| (*index, &self.objects[*index]))
+            .filter(|(_, object)| services::selects(&object.value, namespace, labels))
+            .collect();
+        found.sort_by_key(|(index, _)| *index);
+        found
     }
 
     /// What scales a workload by itself.

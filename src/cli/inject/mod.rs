@@ -6,7 +6,7 @@ mod plan;
 
 use std::io::{Read, Write};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::NonEmptyStringValueParser};
 
 use self::plan::{Plan, Task};
 use super::{
@@ -71,17 +71,16 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(error) => return Outcome::Failed(format!("{name}: {error}; nothing was written")),
     };
     for note in &plan.notes {
-        eprintln!("{note}");
+        tell(note);
     }
     let output = if matches.get_flag("dry_run") {
         diff::unified(&name, &text, &plan.edits)
     } else {
         plan.text
     };
-    let mut out = std::io::stdout().lock();
-    match out.write_all(output.as_bytes()).and_then(|()| out.flush()) {
+    match print(&output) {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Failed(format!("the output cannot be written: {error}")),
+        Err(error) => Outcome::Failed(error),
     }
 }
 
@@ -98,6 +97,7 @@ pub fn sidecar_arguments() -> [Arg; 2] {
             .long("image")
             .value_name("IMAGE")
             .default_value(podspec::image())
+            .value_parser(NonEmptyStringValueParser::new())
             .help("The image of the sidecar"),
     ]
 }
@@ -109,6 +109,19 @@ pub fn sidecar_options(matches: &ArgMatches) -> Options {
         image: of("image").unwrap_or_default(),
         port: None,
     }
+}
+
+/// Says it beside the output; where nobody listens, that is no reason to fail.
+pub fn tell(note: &str) {
+    let _ = writeln!(std::io::stderr(), "{note}");
+}
+
+/// Writes the output.
+pub fn print(output: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(output.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("the output cannot be written: {error}"))
 }
 
 /// The manifest and what to call it.

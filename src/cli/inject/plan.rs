@@ -1,5 +1,7 @@
 //! What `inject` and `--uninject` make of a text: the edits, the new text, and what to tell. Pure.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::cli::{
@@ -128,18 +130,31 @@ fn inject(
             injected,
         })
         .collect();
+    // Of many workloads and Services each meets only those that it may have to do with.
+    let mut by_label: HashMap<[&str; 3], Vec<usize>> = HashMap::new();
+    for (index, target) in targets.iter().enumerate() {
+        for key in services::keys(target.namespace, target.labels) {
+            by_label.entry(key).or_default().push(index);
+        }
+    }
+    let mut is_led_to = vec![false; targets.len()];
     for object in objects.iter_mut().filter(|object| kinds::is_service(&object.value)) {
         let place = place(documents, object);
-        let said = services::follow(&mut object.value, &targets)
+        let near = services::key(&object.value).and_then(|key| by_label.get(&key));
+        let mut selected = Vec::new();
+        for index in near.into_iter().flatten() {
+            let target = &targets[*index];
+            if services::selects(&object.value, target.namespace, target.labels) {
+                is_led_to[*index] = true;
+                selected.push(target);
+            }
+        }
+        let said = services::follow(&mut object.value, &selected)
             .map_err(|error| format!("{place}: {error}"))?;
         notes.extend(said.into_iter().map(|note| format!("{place}: {note}")));
     }
-    for (place, namespace, labels, found) in &injected {
-        let seen = objects.iter().any(|object| {
-            kinds::is_service(&object.value)
-                && services::selects(&object.value, namespace.as_deref(), labels)
-        });
-        if !seen {
+    for ((place, _, _, found), is_led_to) in injected.iter().zip(is_led_to) {
+        if !is_led_to {
             notes.push(format!(
                 "{place}: no Service here leads to it; one with `targetPort: {}` would go round \
                  ebbtide: it has to say `targetPort: {}`",

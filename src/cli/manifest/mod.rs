@@ -78,21 +78,27 @@ pub fn read(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
 pub fn objects(documents: &[Document<'_>]) -> Vec<Object> {
     let mut objects = Vec::new();
     for (document, found) in documents.iter().enumerate() {
-        let value = found.root.value();
-        let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-        match value["items"].as_array() {
-            Some(items) if is_list => {
-                let item = |(index, item): (usize, &Value)| Object {
-                    document,
-                    pointer: format!("/items/{index}"),
-                    value: item.clone(),
-                };
-                objects.extend(items.iter().enumerate().map(item));
-            }
-            _ => objects.push(Object { document, pointer: String::new(), value }),
-        }
+        collect(document, String::new(), found.root.value(), &mut objects);
     }
     objects
+}
+
+/// An object, or, as kubectl does it, those of a List, also of one that is in another.
+fn collect(document: usize, pointer: String, mut value: Value, objects: &mut Vec<Object>) {
+    let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    match value.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if is_list => {
+            for (index, item) in items.into_iter().enumerate() {
+                collect(document, format!("{pointer}/items/{index}"), item, objects);
+            }
+        }
+        items => {
+            if let (Some(items), Some(place)) = (items, value.get_mut("items")) {
+                *place = items;
+            }
+            objects.push(Object { document, pointer, value });
+        }
+    }
 }
 
 impl Object {

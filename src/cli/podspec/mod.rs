@@ -74,6 +74,8 @@ pub struct Injected {
     /// The server's port, and the name under which clients now come to the sidecar's.
     pub number: u16,
     pub name: String,
+    /// Whether the server's port had that name before.
+    pub was_named: bool,
     pub data: u16,
     pub notes: Vec<String>,
 }
@@ -134,6 +136,12 @@ fn has_shape(pod: &Value) -> Result<(), String> {
     for at in ["/metadata", "/metadata/annotations", "/metadata/labels"] {
         fits(pod.pointer(at), Value::is_object, &at[1..], "mapping")?;
     }
+    fits(
+        pod["spec"].get("terminationGracePeriodSeconds"),
+        Value::is_u64,
+        "terminationGracePeriodSeconds",
+        "whole number of seconds",
+    )?;
     for list in ["initContainers", "volumes"] {
         fits(pod["spec"].get(list), Value::is_array, list, "list")?;
     }
@@ -173,11 +181,12 @@ fn change(
 ) -> Result<Became, String> {
     let mut record = Record::default();
     let mut notes = Vec::new();
+    let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
+    server::is_unique(&pod["spec"], &name, server)?;
     let container = &mut pod["spec"]["containers"][server.container];
     record.server = container["name"].as_str().unwrap_or_default().to_owned();
 
     // The port moves.
-    let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
     if server.port.is_none() {
         notes.push(format!(
             "its container `{}` does not declare port {}, which is taken to be the server's",
@@ -246,7 +255,14 @@ fn change(
     let annotations = &mut pod["metadata"]["annotations"];
     annotations[VERSION] = env!("CARGO_PKG_VERSION").into();
     annotations[RECORD] = serde_json::to_string(&record).map_err(|error| error.to_string())?.into();
-    Ok(Became::Injected(Injected { number: server.number, name, data: plan.data, notes }))
+    let was_named = server.name.is_some();
+    Ok(Became::Injected(Injected {
+        number: server.number,
+        name,
+        was_named,
+        data: plan.data,
+        notes,
+    }))
 }
 
 /// Puts the container first, or where it was asked to stand.

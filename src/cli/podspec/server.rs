@@ -89,7 +89,7 @@ pub fn has_room(spec: &Value, own: [(&str, u16); 2]) -> Result<(), String> {
                     pod `ebbtide.dev/inject: disabled`"
             .into());
     }
-    if spec["os"]["name"] == "windows" {
+    if spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows" {
         return Err("a Windows pod: ebbtide runs on Linux".into());
     }
     for list in ["containers", "initContainers"] {
@@ -104,6 +104,26 @@ pub fn has_room(spec: &Value, own: [(&str, u16); 2]) -> Result<(), String> {
                         number.saturating_add(1000)
                     ));
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether Services that ask for that name find the sidecar: a container's port of the same name
+/// would be found before it.
+pub fn is_unique(spec: &Value, name: &str, server: &Server) -> Result<(), String> {
+    for (index, container) in containers(spec)?.iter().enumerate() {
+        for (port, value) in container["ports"].as_array().into_iter().flatten().enumerate() {
+            let own = index == server.container && Some(port) == server.port;
+            if !own && value["name"] == name {
+                return Err(format!(
+                    "the port {} of the container `{}` is called `{name}`, which is what the \
+                     sidecar's would be called: Services would lead past it; give one of them \
+                     another name",
+                    value["containerPort"],
+                    container["name"].as_str().unwrap_or_default()
+                ));
             }
         }
     }

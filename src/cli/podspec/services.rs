@@ -30,16 +30,32 @@ pub fn selects(service: &Value, namespace: Option<&str>, labels: &Value) -> bool
     let Some(selector) = service["spec"]["selector"].as_object() else {
         return false;
     };
-    let same = |name: Option<&str>| name.unwrap_or("default").to_owned();
+    let service = service["metadata"]["namespace"].as_str().unwrap_or("default");
     !selector.is_empty()
-        && same(service["metadata"]["namespace"].as_str()) == same(namespace)
+        && service == namespace.unwrap_or("default")
         && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
+/// One label that every pod has which the Service selects, to find them by; `None` where it
+/// selects none. The first word is the namespace.
+pub fn key(service: &Value) -> Option<[&str; 3]> {
+    let (name, value) = service["spec"]["selector"].as_object()?.iter().next()?;
+    let namespace = service["metadata"]["namespace"].as_str().unwrap_or("default");
+    Some([namespace, name, value.as_str()?])
+}
+
+/// All by which a pod with these labels may be found.
+pub fn keys<'a>(
+    namespace: Option<&'a str>,
+    labels: &'a Value,
+) -> impl Iterator<Item = [&'a str; 3]> {
+    let namespace = namespace.unwrap_or("default");
+    let labels = labels.as_object().into_iter().flatten();
+    labels.filter_map(move |(name, value)| Some([namespace, name.as_str(), value.as_str()?]))
+}
+
 /// Lets a Service follow the port of the pods that it selects, and says what it did and saw.
-pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>, String> {
-    let selected: Vec<&Target> =
-        targets.iter().filter(|target| selects(service, target.namespace, target.labels)).collect();
+pub fn follow(service: &mut Value, selected: &[&Target<'_>]) -> Result<Vec<String>, String> {
     if selected.is_empty() {
         return Ok(Vec::new());
     }
@@ -52,7 +68,7 @@ pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>
     }
     let mut notes = Vec::new();
     let mut changed: Vec<Was> = Vec::new();
-    for port in ports(service) {
+    for port in ports(service).filter(|port| is_tcp(port)) {
         let number = port["port"].as_u64().unwrap_or_default();
         let target = port.get("targetPort").filter(|target| !target.is_null());
         let leads_to = target.map_or(Some(number), Value::as_u64);
@@ -65,10 +81,15 @@ pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>
         match names.as_slice() {
             [] => {}
             [name] => {
-                notes.push(format!(
+                let mut note = format!(
                     "targetPort of port {number}: {} is now `{name}`, which leads to ebbtide",
                     leads_to.unwrap_or_default()
-                ));
+                );
+                if !selected.iter().all(|target| target.injected.was_named) {
+                    note += "; pods from before do not know the name: apply the workload first, \
+                             wait until it is rolled out, then the Service";
+                }
+                notes.push(note);
                 let to = (*name).to_owned();
                 changed.push(Was { port: number, target: target.cloned(), to, annotations: false });
                 port["targetPort"] = (*name).into();
@@ -90,12 +111,17 @@ pub fn follow(service: &mut Value, targets: &[Target<'_>]) -> Result<Vec<String>
         let record = serde_json::to_string(&changed).map_err(|error| error.to_string())?;
         service["metadata"]["annotations"][RECORD] = record.into();
     }
-    notes.extend(noticed(service, &selected));
+    notes.extend(noticed(service, selected));
     Ok(notes)
 }
 
 fn ports(service: &mut Value) -> impl Iterator<Item = &mut Value> {
     service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// What clients come by; the sidecar has no port for the others.
+fn is_tcp(port: &Value) -> bool {
+    port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP")
 }
 
 /// What may lead clients to pods at the wrong time, or round the sidecar.
@@ -126,8 +152,8 @@ pub fn undo(service: &mut Value) -> Result<bool, String> {
     let record: Vec<Was> = serde_json::from_str(text)
         .map_err(|error| format!("the annotation {RECORD} cannot be read: {error}"))?;
     for was in &record {
-        let port =
-            ports(service).find(|port| port["port"] == was.port && port["targetPort"] == *was.to);
+        let port = ports(service)
+            .find(|port| is_tcp(port) && port["port"] == was.port && port["targetPort"] == *was.to);
         if let Some(port) = port.and_then(Value::as_object_mut) {
             match &was.target {
                 Some(target) => port.insert("targetPort".into(), target.clone()),

@@ -34,8 +34,8 @@ use crate::{
 const LONGEST_BODY: usize = 3 * 1024 * 1024;
 /// Of all bodies that are being read, so that nobody can fill the memory.
 const ALL_BODIES: usize = 24 * 1024 * 1024;
-/// The API server waits for a review 10 s, where it is not told less.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// An API server sends a body at once. Who stalls in his holds the room of others, which wait 5 s.
+const BODY_TIME: Duration = Duration::from_secs(3);
 
 pub struct Webhook {
     pub rules: Rules,

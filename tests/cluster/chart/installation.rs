@@ -160,6 +160,18 @@ impl Namespace {
         let arguments = [&["create", "--dry-run=server"][..], &of].concat();
         told("kubectl", &arguments, &pod.to_string()).map(|(pod, said)| (parse(&pod), said))
     }
+
+    /// Many pods as the API server would take them, and what it warns of, at the price of one.
+    pub fn all_admitted(&self, pods: &[Value]) -> (Vec<Value>, String) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
+        let of = ["--namespace", &self.name, "--output=json", "--filename=-"];
+        let arguments = [&["create", "--dry-run=server"][..], &of].concat();
+        let (printed, said) = told("kubectl", &arguments, &list.to_string()).unwrap();
+        let printed = serde_json::Deserializer::from_str(&printed).into_iter::<Value>();
+        let found: Vec<_> = printed.map(|pod| pod.unwrap()).collect();
+        assert_eq!(found.len(), pods.len());
+        (found, said)
+    }
 }
 
 impl Namespace {

@@ -22,23 +22,28 @@ use crate::{
 fn it_gives_what_inject_gives(mode: Mode) {
     let (labelled, other) = (Namespace::empty(), Namespace::empty());
     let installation = Installation::new(mode, &labelled);
-    for pod in pods() {
-        let (found, said) = labelled.admitted(&pod).unwrap();
-        let expected = other.admitted(&injected(&pod).unwrap()).unwrap().0;
-        assert!(is_injected(&expected));
-        assert_same(&found, &expected, &pod);
-        // The webhook has more to say, also of pods that it injects.
-        assert!(mode != Mode::Policy || !said.contains("Warning"), "{said}: {pod}");
-        assert!(!is_injected(&other.admitted(&pod).unwrap().0));
+    let pods = pods();
+    let expected: Vec<_> = pods.iter().map(|pod| injected(pod).unwrap()).collect();
+    let (expected, _) = other.all_admitted(&expected);
+    let (found, said) = labelled.all_admitted(&pods);
+    // The webhook has more to say, also of pods that it injects.
+    assert!(mode != Mode::Policy || !said.contains("Warning"), "{said}");
+    for ((pod, found), expected) in pods.iter().zip(&found).zip(&expected) {
+        assert!(is_injected(expected));
+        assert_same(found, expected, pod);
     }
-    for (pod, why) in pods_left_alone() {
-        let (found, said) = labelled.admitted(&pod).unwrap();
-        assert_same(&found, &other.admitted(&pod).unwrap().0, &pod);
-        if mode == Mode::Policy {
-            let warned = said.contains("these pods get no ebbtide sidecar");
-            assert!(warned != why.is_empty() && said.contains(why), "{said} lacks {why}: {pod}");
-        }
-        assert!(injected(&pod).map_or(true, |same| same["spec"] == pod["spec"]), "{pod}");
+    assert!(!other.all_admitted(&pods).0.iter().any(is_injected));
+
+    let (pods, reasons): (Vec<_>, Vec<_>) = pods_left_alone().into_iter().unzip();
+    let (found, expected) = (labelled.all_admitted(&pods).0, other.all_admitted(&pods).0);
+    for ((pod, found), expected) in pods.iter().zip(&found).zip(&expected) {
+        assert_same(found, expected, pod);
+        assert!(injected(pod).map_or(true, |same| same["spec"] == pod["spec"]), "{pod}");
+    }
+    for (pod, why) in pods.iter().zip(reasons).filter(|_| mode == Mode::Policy) {
+        let said = labelled.admitted(pod).unwrap().1;
+        let warned = said.contains("these pods get no ebbtide sidecar");
+        assert!(warned != why.is_empty() && said.contains(why), "{said} lacks {why}: {pod}");
     }
     // Once is enough.
     let once = labelled.admitted(&injected(&plain()).unwrap()).unwrap().0;
@@ -52,6 +57,11 @@ fn it_gives_what_inject_gives(mode: Mode) {
             assert_eq!(said.contains("no port is named mcp or http"), warned, "{said}: {object}");
         }
     }
+    let mut keeps = workload("apps/v1/Deployment", "template", "mcp");
+    keeps["spec"]["template"]["spec"]["containers"][0]["lifecycle"] =
+        json!({"preStop": {"sleep": {"seconds": 1}}});
+    let said = labelled.admitted(&keeps).unwrap().1;
+    assert_eq!(said.contains("keeps its own preStop hook"), mode == Mode::Policy, "{said}");
     // A namespace that says nothing: the label on the pod counts.
     kubectl(&["label", "namespace", &labelled.name, "ebbtide.dev/inject-"]);
     let yes = with(&[("/metadata/labels", json!({"ebbtide.dev/inject": "enabled"}))]);

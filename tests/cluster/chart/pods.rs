@@ -109,6 +109,10 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         pod["spec"]["containers"].as_array_mut().unwrap().push(other);
         pod
     };
+    let windows = with(&[("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}))]);
+    let mut namesake = second(json!([{"name": "http", "containerPort": 1}]));
+    let number = namesake.pointer(&format!("{SERVER}/ports/0/containerPort")).unwrap().to_string();
+    namesake["metadata"]["annotations"] = json!({"config.ebbtide.dev/port": number});
     let command = |command: &str| with(&[(&format!("{SERVER}/command"), json!([command, "run"]))]);
     let name = format!("{SERVER}/ports/0/name");
     vec![
@@ -123,6 +127,8 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         (annotated(&[("grace", "soon")]), "grace: soon does not fit"),
         (annotated(&[("grace", "25h")]), "25h is more than a day"),
         (annotated(&[("port", "nine")]), "no container has the port nine"),
+        (namesake, "another port is called http"),
+        (windows, "ebbtide runs on Linux"),
         (annotated(&[("port", "70000")]), "no container has the port 70000"),
         (annotated(&[("after", "x")]), "no init container is called x"),
         (annotated(&[("admin", "127.0.0.1:7071")]), "expect a fixed port on all addresses"),
