@@ -334,6 +334,7 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
     use super::*;
+    use crate::sessions::Found;
 
     fn registry() -> Inflight {
         Inflight::new(Arc::new(Metrics::new()), Sessions::default())
@@ -344,7 +345,10 @@ mod tests {
             HeaderName::from_static("mcp-session-id"),
             HeaderValue::from_str(id).unwrap(),
         )]);
-        inflight.0.sessions.of(&headers, &Uri::from_static("/mcp"))
+        match inflight.0.sessions.of(&headers, &Uri::from_static("/mcp")) {
+            Found::Here(session) => Some(session),
+            Found::Nothing | Found::Elsewhere(_) => None,
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use kube::runtime::watcher::Event;
+
 use super::slice::Slice;
 use crate::sessions::peers::{Peer, Peers};
 
@@ -24,6 +26,8 @@ pub struct Services {
     kept: HashMap<String, Kept>,
     /// The Services of the other slices, by the slice's name.
     passed: HashMap<String, String>,
+    /// Whether all slices were listed once.
+    listed: bool,
 }
 
 /// A slice of a Service of ours.
@@ -50,7 +54,25 @@ impl Services {
             ours: HashSet::new(),
             kept: HashMap::new(),
             passed: HashMap::new(),
+            listed: false,
         }
+    }
+
+    /// Takes the watch's next word; whether all slices have to be listed again, since a Service
+    /// turned out to be ours after slices of it were passed over.
+    #[must_use]
+    pub fn take(&mut self, event: &Event<Slice>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed = false;
+                self.begin();
+            }
+            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice),
+            Event::Delete(slice) => self.delete(slice.name()),
+            Event::InitDone => self.listed = true,
+        }
+        // Settled only once all were seen: until then any Service may turn out to be ours.
+        self.listed && self.settle()
     }
 
     /// All slices are listed anew. Which Services are ours stays known, so that this time none of

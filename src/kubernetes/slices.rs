@@ -4,7 +4,7 @@
 //! thousands of endpoints costs what one slice costs. All slices are watched, since which Services
 //! select this pod may change at any time, and no label or field of a slice tells it.
 
-use std::{collections::HashMap, pin::pin};
+use std::{collections::HashMap, pin::pin, sync::Arc};
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Identity, slice::Slice, trouble::Trouble};
+use super::{Identity, Watched, peers::Services, slice::Slice, trouble::Trouble};
 use crate::{
     drain::knowledge::{Endpoints, Fact},
     kubernetes::pod::{Backoff, patience},
@@ -24,7 +24,11 @@ use crate::{
 const PAGE: u32 = 10;
 
 /// What the slices say of our pod, each time that it changes; `None` when it is not known.
-pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + Send {
+pub fn facts(
+    client: Client,
+    identity: Identity,
+    peers: Option<Watched>,
+) -> impl Stream<Item = Fact> + Send {
     let api: Api<Slice> = Api::namespaced(client, &identity.namespace);
     stream! {
         if identity.uid.is_empty() {
@@ -36,17 +40,27 @@ pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + S
         }
         let mut trouble = Trouble::with("endpointslices");
         let mut backoff = Backoff::default();
+        let mut services = peers.as_ref().map(|peers| Services::new(&identity.uid, peers.port));
         loop {
             let mut seen = Seen::new(&identity.uid);
             let mut told = None;
             let mut steady = false;
             let config = watcher::Config::default().page_size(PAGE);
-            let mut events = pin!(watcher(api.clone(), config));
+            let mut events = pin!(watcher(api.clone(), config.clone()));
             loop {
                 match timeout(patience(seen.complete, steady), events.next()).await {
                     Ok(Some(Ok(event))) => {
                         steady |= seen.complete;
+                        let lists_again = services.as_mut().is_some_and(|s| s.take(&event));
                         seen.take(event);
+                        if let (Some(services), Some(peers), true) =
+                            (&services, &peers, seen.complete)
+                        {
+                            tell(services, peers);
+                        }
+                        if lists_again {
+                            events.set(watcher(api.clone(), config.clone()));
+                        }
                     }
                     Ok(Some(Err(error))) => {
                         trouble.watching(&error);
@@ -73,6 +87,18 @@ pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + S
             sleep(backoff.next()).await;
         }
     }
+}
+
+/// Tells of the pods behind our Services, where that is news.
+fn tell(services: &Services, watched: &Watched) {
+    let peers = services.peers();
+    watched.seen.send_if_modified(|seen| {
+        let is_news = **seen != peers;
+        if is_news {
+            *seen = Arc::new(peers);
+        }
+        is_news
+    });
 }
 
 /// The endpoints of ours that were seen, by slice.

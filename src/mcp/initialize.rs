@@ -24,20 +24,72 @@ pub fn params(body: &[u8]) -> Option<&str> {
     (request.method == "initialize" && is_object).then(|| request.params.get())
 }
 
-/// The `protocolVersion` of the result that a server answers it with.
+/// What a server agrees to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Agreed {
+    pub version: String,
+    /// The notifications with which it says that its lists have changed: whoever meets another
+    /// server in its place has to be told so.
+    pub lists: Vec<&'static str>,
+}
+
+/// What the result says that a server answers it with.
 #[must_use]
-pub fn version(answer: &[u8]) -> Option<String> {
+pub fn agreed(answer: &[u8]) -> Option<Agreed> {
     #[derive(Deserialize)]
     struct Answer {
-        result: Agreed,
+        result: InitializeResult,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Agreed {
+    struct InitializeResult {
         protocol_version: String,
+        #[serde(default)]
+        capabilities: Capabilities,
     }
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
-    Some(answer.result.protocol_version)
+    #[derive(Deserialize, Default)]
+    struct Capabilities {
+        tools: Option<Offer>,
+        prompts: Option<Offer>,
+        resources: Option<Offer>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Offer {
+        #[serde(default)]
+        list_changed: bool,
+    }
+    let result = serde_json::from_slice::<Answer>(answer).ok()?.result;
+    let Capabilities { tools, prompts, resources } = result.capabilities;
+    let lists = [
+        (tools, "notifications/tools/list_changed"),
+        (prompts, "notifications/prompts/list_changed"),
+        (resources, "notifications/resources/list_changed"),
+    ];
+    let changes = |(offer, method): (Option<Offer>, _)| offer?.list_changed.then_some(method);
+    let lists = lists.into_iter().filter_map(changes).collect();
+    Some(Agreed { version: result.protocol_version, lists })
+}
+
+/// The same, of an answer that comes as events, as far as it came.
+#[must_use]
+pub fn agreed_in_events(events: &[u8]) -> Option<Agreed> {
+    // One event's data may stand in several lines (the SSE specification).
+    let mut data = Vec::new();
+    let whole = events.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    for line in events[..whole].split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let Some(part) = line.strip_prefix(b"data:") {
+            data.extend_from_slice(part);
+            data.push(b'\n');
+        } else if line.is_empty() {
+            if let Some(agreed) = agreed(&data) {
+                return Some(agreed);
+            }
+            data.clear();
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -69,6 +121,10 @@ mod tests {
         assert_eq!(params(b"{\"method\":\"initialize\",\"params\":{\"a\":\"\xff\"}}"), None);
     }
 
+    fn version(answer: &str) -> Option<String> {
+        agreed(answer.as_bytes()).map(|agreed| agreed.version)
+    }
+
     #[test]
     fn the_version_is_that_of_the_result() {
         for (answer, expected) in [
@@ -82,7 +138,34 @@ mod tests {
             (r#"[{"result":{"protocolVersion":"2025-06-18"}}]"#, None),
             ("", None),
         ] {
-            assert_eq!(version(answer.as_bytes()).as_deref(), expected, "{answer}");
+            assert_eq!(version(answer).as_deref(), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_which_of_its_lists_may_change() {
+        let answer = r#"{"result":{"protocolVersion":"v","capabilities":
+            {"tools":{"listChanged":true},"prompts":{"listChanged":false},"resources":{},
+             "logging":{}}}}"#;
+        let lists = agreed(answer.as_bytes()).unwrap().lists;
+        assert_eq!(lists, ["notifications/tools/list_changed"]);
+    }
+
+    #[test]
+    fn an_answer_may_come_as_events() {
+        let answer = r#"{"result":{"protocolVersion":"v"}}"#;
+        let agreed = agreed(answer.as_bytes());
+        assert!(agreed.is_some());
+        let (start, end) = answer.split_at(9);
+        for events in [
+            format!("data: {answer}\n\n"),
+            format!("event: message\r\nid: 7\r\ndata:{answer}\r\n\r\n"),
+            format!(": hello\n\ndata: {{}}\n\ndata: {start}\ndata: {end}\n\ndata: {{}}"),
+        ] {
+            assert_eq!(agreed_in_events(events.as_bytes()), agreed, "{events}");
+        }
+        for events in [String::new(), format!("data: {answer}\n"), format!("id: {answer}\n\n")] {
+            assert_eq!(agreed_in_events(events.as_bytes()), None, "{events}");
         }
     }
 }

@@ -11,6 +11,8 @@ use super::{
     answer::{Failure, unless_ended},
     body::ProxyBody,
     headers,
+    peers::PEER,
+    reopen,
     request_body::RequestBody,
     resend::{repeatable, resend},
     streamed::{Events, Streamed, next_frame},
@@ -18,15 +20,16 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    mcp::{Class, sse::Position},
+    mcp::{Class, class::LAST_EVENT_ID, initialize, sse::Position},
     pool::{AcquireError, Budget, Closed, Connection, Slot},
     serve::Context,
+    sessions::ids,
     telemetry::metrics::Outcome,
 };
 
 /// Largest JSON answer whose head is held back until its body is whole: once a head is out, no
 /// JSON-RPC error can take the answer's place. A larger one is passed on as it comes.
-const HELD: usize = 64 * 1024;
+pub const HELD: usize = 64 * 1024;
 
 /// The upstream's answer, as far as it came before its head is passed on.
 pub enum Answer {
@@ -75,6 +78,116 @@ pub async fn forward(
     context: &Context,
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
+    to_server(proxy, exchange, request).await
+}
+
+/// To our own server; what it does not know any more is opened anew.
+pub async fn to_server(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    if !exchange.session {
+        let sent = reach(proxy, exchange, request, false).await?;
+        return pass(proxy, exchange, sent).await;
+    }
+    request.headers_mut().remove(PEER);
+    let keeps = exchange.ticket.session().is_some_and(|session| session.is_movable());
+    if !keeps {
+        in_session(exchange, &mut request);
+        let sent = reach(proxy, exchange, request, false).await?;
+        return pass(proxy, exchange, sent).await;
+    }
+    request.body_mut().keep();
+    Box::pin(to_movable(proxy, exchange, request)).await
+}
+
+/// To our own server, which has just opened the session anew: whatever it answers now is the answer.
+pub async fn to_reopened(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    let is_fresh = in_session(exchange, &mut request);
+    let sent = reach(proxy, exchange, request, false).await?;
+    let mut answer = pass(proxy, exchange, sent).await?;
+    if is_fresh {
+        tell_news(exchange, &mut answer);
+    }
+    Ok(answer)
+}
+
+async fn to_movable(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    let is_fresh = in_session(exchange, &mut request);
+    let mut sent = reach(proxy, exchange, request, true).await?;
+    let status = sent.response.status();
+    if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+        // What is not needed any more is not held as long as the answer takes.
+        drop(sent.connection.take_sent());
+        let mut answer = pass(proxy, exchange, sent).await?;
+        if is_fresh {
+            tell_news(exchange, &mut answer);
+        }
+        return Ok(answer);
+    }
+    let request = sent.connection.take_sent();
+    let Received { head, mut streamed, .. } = receive(proxy, exchange, sent)?;
+    let Some(whole) = hold(exchange, &mut streamed).await? else {
+        return Ok(Answer::Streamed(head, streamed));
+    };
+    let is_unknown = reopen::is_unknown(status, &whole);
+    let answer = with_length(head, whole);
+    if is_unknown {
+        return reopen::once_more(proxy, exchange, answer, request).await;
+    }
+    Ok(answer)
+}
+
+/// The server hears its own word for the session. Whether it is the first stream since the server
+/// opened the session anew: no event of before can be resumed.
+fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) -> bool {
+    let Some(session) = exchange.ticket.session() else { return false };
+    ids::to_server(request.headers_mut(), session);
+    let is_stream = matches!(exchange.ticket.class(), Class::Stream | Class::Resume);
+    if !is_stream || !session.is_fresh() {
+        return false;
+    }
+    request.headers_mut().remove(LAST_EVENT_ID);
+    true
+}
+
+/// Tells the client on its stream that another server may have other tools.
+fn tell_news(exchange: &Exchange, answer: &mut Answer) {
+    if let Answer::Streamed(head, streamed) = answer
+        && head.status.is_success()
+        && exchange.ticket.class().is_stream()
+        && let Some(session) = exchange.ticket.session()
+    {
+        let news = session.take_news().into_iter().map(|method| {
+            format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}\n\n")
+        });
+        streamed.hold(Bytes::from(news.collect::<String>()));
+    }
+}
+
+/// A request that has an answer, as far as its head.
+pub struct Sent {
+    pub slot: Slot<RequestBody>,
+    pub connection: Connection<RequestBody>,
+    pub response: Response<()>,
+}
+
+/// Sends it to our own server. `keeps`: the request can be taken back from the connection.
+async fn reach(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+    keeps: bool,
+) -> Result<Sent, Failure> {
     // What is matched on is not bound to a name: it would hold its room to the end.
     let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
         Some(slot) => slot,
@@ -83,7 +196,7 @@ pub async fn forward(
             Err(failure) => return Err(failure.with_body(request.into_body())),
         },
     };
-    let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
+    let connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             if matches!(error, AcquireError::Unreachable { .. }) {
@@ -95,37 +208,74 @@ pub async fn forward(
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
     exchange.ticket.delivers();
+    send(exchange, slot, connection, request, keeps).await
+}
+
+/// Sends it, once more if the connection turns out to be gone.
+pub async fn send(
+    exchange: &Exchange,
+    mut slot: Slot<RequestBody>,
+    mut connection: Connection<RequestBody>,
+    request: Box<Request<RequestBody>>,
+    keeps: bool,
+) -> Result<Sent, Failure> {
     let again = repeatable(&request, &connection);
-    let (connection, response) = {
-        let sent = unless_ended(&exchange.ticket, pin!(connection.send(request))).await;
-        match sent {
-            Ok(Ok(response)) => (connection, response),
-            Ok(Err(error)) => {
-                let mut sent = Box::pin(resend(&mut slot, connection, error, again));
-                let sent = unless_ended(&exchange.ticket, sent.as_mut()).await;
-                sent.unwrap_or_else(|ending| Err(Failure::ended(ending)))?
-            }
-            Err(ending) => return Err(Failure::ended(ending)),
+    let sent = unless_ended(&exchange.ticket, pin!(connection.send_and(request, keeps))).await;
+    let (connection, response) = match sent {
+        Ok(Ok(response)) => (connection, response),
+        Ok(Err(error)) => {
+            let mut sent = Box::pin(resend(&mut slot, connection, error, again, keeps));
+            let sent = unless_ended(&exchange.ticket, sent.as_mut()).await;
+            sent.unwrap_or_else(|ending| Err(Failure::ended(ending)))?
         }
+        Err(ending) => return Err(Failure::ended(ending)),
     };
-    let Received { mut head, mut streamed, media } =
-        receive(proxy, exchange, slot, connection, response)?;
+    Ok(Sent { slot, connection, response })
+}
+
+/// Passes the answer on: whole, where an error of ours may have to take its place, else as it comes.
+pub async fn pass(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Answer, Failure> {
+    let Received { mut head, mut streamed, media } = receive(proxy, exchange, sent)?;
     if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
+        open_session(proxy, exchange, &mut head, &[]);
         return Ok(Answer::as_it_comes(head, streamed));
     }
     // Where a length was given, the server is held to it; else it is known once it is whole.
     let sized = streamed.size_hint().exact().is_some();
     let Some(whole) = hold(exchange, &mut streamed).await? else {
+        open_session(proxy, exchange, &mut head, &[]);
         return Ok(Answer::Streamed(head, streamed));
     };
+    open_session(proxy, exchange, &mut head, &whole);
     if !sized {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     }
     Ok(Answer::Whole(head, whole))
 }
 
+fn with_length(mut head: response::Parts, whole: Bytes) -> Answer {
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    Answer::Whole(head, whole)
+}
+
+/// The session that the answer opens, if it does. `body`: the answer's, where it is known.
+fn open_session(proxy: &Proxy, exchange: &Exchange, head: &mut response::Parts, body: &[u8]) {
+    let ticket = &exchange.ticket;
+    let opens = ticket.class() == Class::Initialize && !exchange.session;
+    if !opens || !head.status.is_success() {
+        return;
+    }
+    let params = ticket.initialize();
+    let agreed = initialize::agreed(body);
+    let version = agreed.as_ref().map(|agreed| &*agreed.version);
+    if let Some(session) = proxy.sessions.opened(&mut head.headers, params.as_deref(), version) {
+        // Its client may come back for what this exchange leaves open.
+        ticket.belongs_to(&session);
+    }
+}
+
 /// The bound that an exchange counts against where that has room.
-fn first_budget(class: Class) -> Budget {
+pub fn first_budget(class: Class) -> Budget {
     if class.is_stream() { Budget::Streams } else { Budget::Calls }
 }
 
@@ -169,29 +319,20 @@ pub enum Media {
 }
 
 /// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
-pub fn receive(
-    proxy: &Proxy,
-    exchange: &mut Exchange,
-    mut slot: Slot<RequestBody>,
-    connection: Connection<RequestBody>,
-    mut response: Response<()>,
-) -> Result<Received, Failure> {
+pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Received, Failure> {
+    let Sent { mut slot, connection, mut response } = sent;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.close(Closed::Error);
         return Err(Failure::lost("the server switched protocols without being asked to"));
     }
-    let session = exchange.ticket.session();
-    let opened = proxy.sessions.answered(session, response.status(), response.headers());
-    if let Some(session) = opened
-        && exchange.ticket.class() == Class::Initialize
-    {
-        // Its client may come back for what this exchange leaves open.
-        exchange.ticket.belongs_to(&session);
-    } else if let Some(session) = session
-        && exchange.ticket.class() == Class::SessionEnd
-        && response.status().is_success()
-    {
-        proxy.sessions.end(session);
+    if let Some(session) = exchange.ticket.session() {
+        if !session.is_movable() {
+            proxy.sessions.answered(session, response.status());
+        }
+        if exchange.ticket.class() == Class::SessionEnd && response.status().is_success() {
+            proxy.sessions.end(session);
+        }
+        ids::to_client(response.headers_mut(), session);
     }
     headers::to_client(&mut response);
     let (mut head, ()) = response.into_parts();
@@ -228,7 +369,10 @@ pub fn receive(
         Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
     let open = matches!(events, Events::Open { .. }) && head.status.is_success();
-    let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
+    // What another pod says is watched there.
+    let elsewhere = exchange.session && exchange.ticket.session().is_none();
+    let watches = open && !(elsewhere && class.is_stream());
+    let watch = watches.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
     let streamed = Box::new(Streamed::new(slot, connection, events, watch));
     Ok(Received { head, streamed, media })
 }
@@ -283,7 +427,7 @@ fn join(first: Bytes, more: &BytesMut) -> Bytes {
     whole.freeze()
 }
 
-fn media(headers: &HeaderMap) -> Media {
+pub fn media(headers: &HeaderMap) -> Media {
     let Some(value) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return Media::Other;
     };

@@ -6,18 +6,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{SESSION_ID, token::Token};
-
-/// What a request called its session.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Named {
-    /// As it came.
-    text: HeaderValue,
-    /// As the server hears it.
-    id: HeaderValue,
-    /// Where it is a token.
-    pub token: Option<Token>,
-}
+use super::{SESSION_ID, Session, token::Token};
 
 /// What a session is opened with.
 #[derive(Clone, Copy, Default)]
@@ -30,121 +19,47 @@ pub struct Opening<'a> {
     pub version: Option<&'a str>,
 }
 
-/// Takes the token of a request apart: from here on the request carries the server's own id.
-pub fn incoming(request: &mut HeaderMap) -> Option<Named> {
-    let text = only(request)?.clone();
-    let token = text.to_str().ok().and_then(Token::parse);
-    let Some(id) = token.as_ref().and_then(|token| HeaderValue::from_str(token.id()).ok()) else {
-        return Some(Named { id: text.clone(), text, token: None });
-    };
-    request.insert(SESSION_ID, id.clone());
-    Some(Named { text, id, token })
+/// The server hears its own id.
+pub fn to_server(request: &mut HeaderMap, session: &Session) {
+    put(request, session.id());
 }
 
-/// Gives the client of an answer its own word for the session: what it `named`, where the server
-/// repeats that one's id, and a new token where the server opens another.
-pub fn outgoing(answer: &mut HeaderMap, named: Option<&Named>, opening: Opening<'_>) {
-    let Some(id) = only(answer) else { return };
-    let text = match named {
-        Some(named) if named.id == id => Some(named.text.clone()),
-        _ => made(id, opening),
-    };
-    if let Some(text) = text {
-        answer.insert(SESSION_ID, text);
+/// The session is called what its client calls it.
+pub fn as_named(request: &mut HeaderMap, session: &Session) {
+    put(request, HeaderValue::from_str(session.text()).ok());
+}
+
+/// The client of an answer hears its own word for the session.
+pub fn to_client(answer: &mut HeaderMap, session: &Session) {
+    if session.id().is_some_and(|id| only(answer) == Some(&id)) {
+        as_named(answer, session);
     }
 }
 
 /// The id, unless there are several: what those mean is the server's or the client's to say.
-fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
+pub fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut ids = headers.get_all(SESSION_ID).iter();
     ids.next().filter(|_| ids.next().is_none())
 }
 
-fn made(id: &HeaderValue, opening: Opening<'_>) -> Option<HeaderValue> {
-    let version = opening.version.unwrap_or_default();
-    let token = Token::new(opening.pod, id.to_str().ok()?, version, opening.params)?;
-    HeaderValue::try_from(token.text()).ok()
+/// The session of a message of our own.
+pub fn set(request: &mut HeaderMap, id: Option<&HeaderValue>) {
+    match id {
+        Some(id) => drop(request.insert(SESSION_ID, id.clone())),
+        None => drop(request.remove(SESSION_ID)),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The token for the id that a server gives; `None` where none can carry it.
+pub fn made(id: &str, opening: Opening<'_>) -> Option<Token> {
+    let version = opening.version.unwrap_or_default();
+    Token::new(opening.pod, id, version, opening.params)
+}
 
-    const OPENING: Opening =
-        Opening { pod: "u-1", params: Some("{}"), version: Some("2025-06-18") };
-
-    fn headers(ids: &[&str]) -> HeaderMap {
-        let ids = ids.iter().map(|id| HeaderValue::from_bytes(id.as_bytes()).unwrap());
-        ids.fold(HeaderMap::new(), |mut headers, id| {
-            headers.append(SESSION_ID, id);
-            headers
-        })
-    }
-
-    fn ids(headers: &HeaderMap) -> Vec<&str> {
-        let ids = headers.get_all(SESSION_ID).iter();
-        ids.map(|id| str::from_utf8(id.as_bytes()).unwrap()).collect()
-    }
-
-    /// What the client sees of an answer with these ids.
-    fn answered(named: Option<&Named>, server: &[&str]) -> HeaderMap {
-        let mut answer = headers(server);
-        outgoing(&mut answer, named, OPENING);
-        answer
-    }
-
-    #[test]
-    fn a_session_has_its_token_outside_and_its_id_inside() {
-        let opened = answered(None, &["abc"]);
-        let text = ids(&opened)[0];
-        let token = Token::parse(text).unwrap();
-        assert_eq!((token.pod(), token.id(), token.version()), ("u-1", "abc", "2025-06-18"));
-        assert_eq!(token.params(), Some("{}"));
-        // Its next request, and what the server says to that.
-        let mut request = headers(&[text]);
-        let named = incoming(&mut request).unwrap();
-        assert_eq!(ids(&request), ["abc"]);
-        assert!(named.token == Some(token));
-        assert_eq!(ids(&answered(Some(&named), &["abc"])), [text]);
-        assert!(answered(Some(&named), &[]).is_empty());
-        // It opened another one instead.
-        let other = answered(Some(&named), &["other"]);
-        assert_eq!(Token::parse(ids(&other)[0]).unwrap().id(), "other");
-    }
-
-    #[test]
-    fn what_is_not_ours_stays_as_it_is() {
-        let token = ids(&answered(None, &["abc"]))[0].to_owned();
-        for id in ["abc", "e1.", "e1.abc", "\u{fc}", "a b", &token[1..], &format!("{token}A"), ""] {
-            let mut request = headers(&[id]);
-            let named = incoming(&mut request).unwrap();
-            assert_eq!(ids(&request), [id]);
-            assert!(named.token.is_none(), "{id:?}");
-            // It began before us, and keeps its name.
-            assert_eq!(ids(&answered(Some(&named), &[id])), [id]);
-        }
-        assert!(incoming(&mut HeaderMap::new()).is_none());
-        for twice in [["abc", "abc"], [&*token, &*token], ["abc", &*token]] {
-            let mut request = headers(&twice);
-            assert!(incoming(&mut request).is_none());
-            assert_eq!(ids(&request), twice);
-            assert_eq!(ids(&answered(None, &twice)), twice);
-        }
-        // No token can carry these.
-        for id in ["", "a b", "\u{fc}", &*"x".repeat(1025)] {
-            assert_eq!(ids(&answered(None, &[id])), [id]);
-        }
-    }
-
-    /// Behind another ebbtide each takes off what it has put on.
-    #[test]
-    fn a_token_in_a_token_is_taken_apart_once() {
-        let inner = answered(None, &["abc"]);
-        let outer = answered(None, &ids(&inner));
-        let mut request = headers(&ids(&outer));
-        incoming(&mut request).unwrap();
-        assert_eq!(ids(&request), ids(&inner));
-        incoming(&mut request).unwrap();
-        assert_eq!(ids(&request), ["abc"]);
+fn put(headers: &mut HeaderMap, id: Option<HeaderValue>) {
+    if let Some(id) = id
+        && only(headers).is_some_and(|now| *now != id)
+    {
+        headers.insert(SESSION_ID, id);
     }
 }

@@ -37,8 +37,10 @@ pub struct Asked<'a> {
     pub text: &'a str,
     pub sender: Sender,
     pub standing: Standing,
-    /// Whether the owner was asked, and said that it is not there any more.
+    /// Whether the owner was asked, and does not have it any more.
     pub refused: bool,
+    /// Whether this pod ends.
+    pub ends: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
             match heir {
                 Some(heir) if heir == ours => Place::Anew,
                 Some(heir) => Place::There(heir, Sender::ToHeir),
+                // Nobody is ready, or nobody can tell: the client has come to us.
+                None if !asked.ends => anew,
                 None => Place::Over,
             }
         }
@@ -162,14 +166,15 @@ mod tests {
             (&dead, Stranger, Client, false, to_heir, Over),
             (&gone, Stranger, Client, false, to_heir, Over),
             (&gone[1..], Stranger, Client, false, Anew, Over),
-            (&nobody, Stranger, Client, false, Over, Over),
-            (&[], Stranger, Client, false, Over, Over),
+            (&nobody, Stranger, Client, false, Anew, Over),
+            (&[], Stranger, Client, false, Anew, Over),
             // A peer thinks that it is here.
             (&all, Stranger, ToOwner, false, NotHere, NotHere),
             (&all, Stranger, ToHeir, false, Anew, Over),
         ] {
             let token = token("owner");
-            let asked = Asked { token: &token, text: &text, sender, standing, refused };
+            let asked =
+                Asked { token: &token, text: &text, sender, standing, refused, ends: false };
             let peers = peers(seen);
             let of = |reopens| place(&peers, "ours", &asked, reopens);
             assert_eq!(of(true), reopened, "{seen:?} {asked:?}");
@@ -197,6 +202,7 @@ mod tests {
             sender,
             standing: Standing::Stranger,
             refused: true,
+            ends: false,
         };
         assert_eq!(place(&peers, "ours", &asked, true), Place::Anew);
         let text = inherits("ours");
@@ -214,14 +220,15 @@ mod tests {
             owner in "[a-f]",
             ours in "[a-f]",
             text in "e1\\.[a-z]{1,8}",
-            (refused, reopens) in any::<(bool, bool)>(),
+            (refused, reopens, ends) in any::<(bool, bool, bool)>(),
         ) {
             let all: Vec<_> =
                 pods.iter().map(|(uid, (serving, ends))| (uid.as_str(), *serving, *ends)).collect();
             let (peers, token) = (peers(&all), token(&owner));
             let standings = STANDINGS.into_iter();
             for (standing, sender) in standings.flat_map(|it| SENDERS.map(|sender| (it, sender))) {
-                let asked = Asked { token: &token, text: &text, sender, standing, refused };
+                let asked =
+                    Asked { token: &token, text: &text, sender, standing, refused, ends };
                 let found = place(&peers, &ours, &asked, reopens);
                 if let Place::There(to, _) = found {
                     prop_assert_eq!(sender, Sender::Client);
