@@ -27,7 +27,10 @@ pub use self::{
 use crate::{
     mcp::Class,
     sessions::{Session, Sessions},
-    telemetry::{Metrics, metrics::Outcome},
+    telemetry::{
+        Metrics,
+        metrics::{Moves, Outcome},
+    },
 };
 
 /// How many exchanges ended how, since the start.
@@ -207,6 +210,12 @@ impl Inflight {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.0.sessions.len()
+    }
+
+    /// What became of sessions that could not stay where they were.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        self.0.metrics.moves()
     }
 
     /// Tells up to `most` streams to end that were not told yet, and whose session awaits nothing:

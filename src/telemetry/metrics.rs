@@ -9,6 +9,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use serde::{Serialize, Serializer};
+
 use crate::mcp::Class;
 
 /// What became of an exchange.
@@ -87,6 +89,29 @@ impl Move {
             Move::Refused => "refused",
             Move::Lost => "lost",
         }
+    }
+}
+
+/// How many sessions became what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moves([u64; Move::ALL.len()]);
+
+impl Moves {
+    #[must_use]
+    pub fn of(&self, how: Move) -> u64 {
+        self.0[how as usize]
+    }
+
+    /// What was added since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Moves) -> Moves {
+        Moves(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
+    }
+}
+
+impl Serialize for Moves {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Move::ALL.map(|how| (how.name(), self.of(how))))
     }
 }
 
@@ -260,10 +285,10 @@ impl Metrics {
         self.moves.with_label_values(&[how.name()]).inc();
     }
 
-    /// How many sessions became that since the start.
+    /// What became of sessions since the start.
     #[must_use]
-    pub fn moves(&self, how: Move) -> u64 {
-        self.moves.with_label_values(&[how.name()]).get()
+    pub fn moves(&self) -> Moves {
+        Moves(Move::ALL.map(|how| self.moves.with_label_values(&[how.name()]).get()))
     }
 
     /// Marks the phase that holds now, out of all.

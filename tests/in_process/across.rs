@@ -10,6 +10,7 @@ use ebbtide::{
     config::value::Roaming,
     drain::{Phase, handle::Event},
     sessions::token::Token,
+    telemetry::metrics::Move,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -250,6 +251,7 @@ async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
     assert!(running.message().await.contains("a-2"));
     let report = a.report().await;
     assert_eq!(report.cut, 0);
+    assert_eq!(report.sessions.of(Move::HandedOver), 1);
     assert_eq!(calls(&b, &busy).await, "b-2");
     assert_eq!(other.state(|state| state.opened), 2);
 }
