@@ -188,14 +188,20 @@ pub async fn run(
         group.spawn("kubernetes", cluster::learn(cluster, peers, watch.clone(), drain.clone()));
         group.spawn("peer reaper", pools.reap());
     }
+    let left = inflight.clone();
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
+    let drained = watch.clone();
     group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    data_stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+    // What goes to another pod needs no server of ours, and is let go on as long as there is time.
+    let cut_at = drained.snapshot().timeline.map(|timeline| Instant::from_std(timeline.cut_at));
+    let cut_at = cut_at.filter(|_| left.exchanging() > 0);
+    let soon = Instant::now() + CLOSE_TIME;
+    data_stage.send_replace(Stage::Close(cut_at.map_or(soon, |at| at.max(soon))));
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),

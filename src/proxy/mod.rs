@@ -182,7 +182,7 @@ async fn admit(
     }
     let phase = proxy.drain.phase();
     let is_tunnel = exchange.ticket.class() == Class::Tunnel;
-    if !is_tunnel && phase < Phase::Cutting && goes_across(exchange, elsewhere, phase) {
+    if !is_tunnel && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
     if phase >= Phase::Draining {
