@@ -40,7 +40,10 @@ use crate::{
     mcp::Class,
     pool::Pool,
     serve::{Context, Handler},
-    sessions::{Found, Session, Sessions, ids, token::Token},
+    sessions::{
+        Found, Session, Sessions, ids,
+        token::{MAX_PARAMS, Token},
+    },
     telemetry::Metrics,
 };
 
@@ -123,7 +126,8 @@ async fn handle(
         let (Poll::Ready(()) | Poll::Pending) = told;
     }
     // What opens one will be followed by its calls.
-    if stays(&proxy, &exchange) || exchange.ticket.class() == Class::Initialize && !moves(&proxy) {
+    let opens = exchange.ticket.class() == Class::Initialize;
+    if stays(&exchange) || (opens && !will_move(&proxy, &exchange)) {
         context.carries_session();
     }
     let result = match admit(&proxy, &mut exchange, &mut request, elsewhere.is_some()).await {
@@ -138,7 +142,7 @@ async fn handle(
     };
     let phase = proxy.drain.phase();
     // Also one that the answer has opened: what comes next is of that session.
-    let has_session = stays(&proxy, &exchange);
+    let has_session = stays(&exchange);
     if has_session {
         context.carries_session();
     }
@@ -216,16 +220,16 @@ async fn across(
     }
 }
 
-/// Whether sessions that are opened here are served by the other pods, too.
-fn moves(proxy: &Proxy) -> bool {
-    let sessions = &proxy.sessions;
-    sessions.roaming() != Roaming::Off && proxy.peers.known().has_other(sessions.pod())
+/// Whether the exchange belongs to a session whose client has to come back to this pod: no other
+/// one can open it anew.
+fn stays(exchange: &Exchange) -> bool {
+    exchange.ticket.session().is_some_and(|session| !session.is_movable())
 }
 
-/// Whether the exchange belongs to a session whose client has to come back to this pod.
-fn stays(proxy: &Proxy, exchange: &Exchange) -> bool {
-    let session = exchange.ticket.session();
-    session.is_some_and(|session| !(session.is_movable() && moves(proxy)))
+/// Whether the session that the exchange opens can be opened anew, as far as its body has come.
+fn will_move(proxy: &Proxy, exchange: &Exchange) -> bool {
+    proxy.sessions.roaming() == Roaming::Reopen
+        && exchange.ticket.initialize().is_some_and(|params| params.len() <= MAX_PARAMS)
 }
 
 /// Whether the exchange is served once the drain refuses some.
@@ -266,7 +270,7 @@ fn is_idle_beside(exchange: &Exchange) -> bool {
 
 /// Whether the session of the exchange gets no further call once this one has ended.
 fn is_last_of_session(proxy: &Proxy, exchange: &Exchange) -> bool {
-    is_idle_beside(exchange) && proxy.drain.snapshot().last_call
+    stays(exchange) && is_idle_beside(exchange) && proxy.drain.snapshot().last_call
 }
 
 #[cfg(test)]

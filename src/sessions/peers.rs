@@ -37,12 +37,6 @@ impl Peers {
         self.0.get(uid)
     }
 
-    /// Whether a pod is ready that is not `ours`.
-    #[must_use]
-    pub fn has_other(&self, ours: &str) -> bool {
-        self.0.iter().any(|(uid, peer)| **uid != *ours && peer.is_ready())
-    }
-
     /// The UID of the pod that inherits a session: one that is ready, and not `without`, which
     /// gives it away.
     #[must_use]

@@ -3,7 +3,8 @@
 //! network from which the cluster's Services can be reached.
 
 use std::{
-    path::{Path, PathBuf},
+    ffi::OsStr,
+    path::PathBuf,
     process::{ChildStdin, Command, Stdio},
 };
 
@@ -17,11 +18,12 @@ use crate::{
 
 /// Each generation of each SDK; the second Python one speaks the modern era, the others hold
 /// legacy sessions.
-const CLIENTS: [(&str, &str); 4] = [
+const CLIENTS: [(&str, &str); 5] = [
     ("typescript-v1", "hold.mjs"),
     ("typescript-v2", "hold.mjs"),
     ("python-v1", "hold.py"),
     ("python-v2", "hold.py"),
+    ("rmcp", "hold"),
 ];
 
 /// A client that calls until it is told to end.
@@ -36,16 +38,20 @@ impl Client {
         let peers = std::env::var_os("EBBTIDE_TEST_PEERS").map(PathBuf::from);
         let folder = peers.expect("EBBTIDE_TEST_PEERS is not set").join("clients").join(name);
         let enter = std::env::var("EBBTIDE_TEST_ENTER").expect("EBBTIDE_TEST_ENTER is not set");
-        let runtime = if Path::new(program).extension().is_some_and(|end| end == "py") {
-            folder.join("venv/bin/python")
-        } else {
-            "node".into()
+        let program = folder.join(program);
+        let command: Vec<PathBuf> = match program.extension().and_then(OsStr::to_str) {
+            Some("py") => vec![folder.join("venv/bin/python"), program],
+            Some("mjs") => vec!["node".into(), program],
+            _ => vec![folder.join("bin/ebbtide-test-client")],
         };
         let mut words = enter.split_whitespace();
-        let mut command = Command::new(words.next().expect("EBBTIDE_TEST_ENTER is empty"));
-        command.args(words).arg(runtime).arg(folder.join(program)).arg(url);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let (said, stop) = Following::of(command);
+        let mut call = Command::new(words.next().expect("EBBTIDE_TEST_ENTER is empty"));
+        call.args(words).args(command).arg(url);
+        if name == "rmcp" {
+            call.arg("hold");
+        }
+        call.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let (said, stop) = Following::of(call);
         Self { name, said, stop }
     }
 
