@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    decide,
-    forward::{self, Answer, send},
-    headers, is_idle_beside,
+    decide, forward, headers, is_idle_beside,
     peers::PEER,
+    received::{Answer, pass},
     reopen::{self, NotReopened},
     request_body::RequestBody,
+    send::{Sent, first_budget, send},
 };
 use crate::{
     config::value::Roaming,
@@ -162,7 +162,7 @@ async fn there(
     // What is given away is not awaited here, whatever becomes of its client.
     let gives = exchange.ticket.session().filter(|session| session.give(true)).cloned();
     let pool = proxy.peers.pool(uid, peer);
-    let budget = forward::first_budget(exchange.ticket.class());
+    let budget = first_budget(exchange.ticket.class());
     let acquired = pin!(async {
         let mut slot = pool.acquire(budget).await?;
         // One that ends may close an idle connection at any time.
@@ -198,16 +198,12 @@ async fn there(
     Ok(went)
 }
 
-async fn answered(
-    proxy: &Proxy,
-    exchange: &mut Exchange,
-    mut sent: forward::Sent,
-) -> Result<Went, Failure> {
+async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Result<Went, Failure> {
     let response = &sent.response;
     let is_elsewhere = response.status() == StatusCode::MISDIRECTED_REQUEST
         && response.headers().get(PEER) == Some(&ELSEWHERE);
     if !is_elsewhere {
-        return Ok(Went::Answered(forward::pass(proxy, exchange, sent).await?));
+        return Ok(Went::Answered(pass(proxy, exchange, sent).await?));
     }
     exchange.ticket.settled();
     let request = sent.connection.take_sent().and_then(reopen::again);

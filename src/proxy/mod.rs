@@ -11,9 +11,11 @@ mod forward;
 mod headers;
 mod last_words;
 pub mod peers;
+mod received;
 mod reopen;
 mod request_body;
 mod resend;
+mod send;
 mod streamed;
 mod tunnel;
 mod watch;
@@ -28,7 +30,7 @@ use std::{
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::{answer::Failure, forward::Answer, peers::PeerPools};
+use self::{answer::Failure, peers::PeerPools, received::Answer};
 pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
     config::value::{Refusal, Roaming},

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    forward::{self, Answer, HELD, Media, media},
+    forward,
     peers::PEER,
+    received::{Answer, HELD, Media, media},
     request_body::RequestBody,
 };
 use crate::{
