@@ -286,7 +286,6 @@ fn bad_input() {
         "",
         "\n",
         "just words\n",
-        "- a list\n",
         "a: !mine &x {b: *y}\n".replace("*y", "1").as_str(),
         &large,
         "\u{feff}a: 1\r\n",
