@@ -45,6 +45,13 @@ pub struct Workload<'a> {
     pub server: Option<Container<'a>>,
 }
 
+/// How many pods there are, in quiet times and in busy ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Replicas {
+    pub least: u64,
+    pub most: u64,
+}
+
 #[derive(Clone, Copy)]
 pub struct Container<'a> {
     pub list: &'static str,
@@ -114,6 +121,25 @@ impl<'a> World<'a> {
         found
     }
 
+    /// How many pods a workload has; `None` where something else decides, or none is to run.
+    pub fn replicas(&self, workload: &Workload<'_>) -> Option<Replicas> {
+        if !matches!(workload.object.kind(), "Deployment" | "StatefulSet" | "ReplicaSet") {
+            return None;
+        }
+        let written = workload.object.value["spec"]["replicas"].as_u64();
+        // What is scaled to nothing no HorizontalPodAutoscaler touches.
+        if written == Some(0) {
+            return None;
+        }
+        let Some((_, scaler)) = self.scaler(workload) else {
+            let count = written.unwrap_or(1);
+            return Some(Replicas { least: count, most: count });
+        };
+        let of = |field: &str| scaler.value["spec"][field].as_u64().map(|count| count.max(1));
+        let least = of("minReplicas").unwrap_or(1);
+        Some(Replicas { least, most: of("maxReplicas").unwrap_or(least).max(least) })
+    }
+
     /// What scales a workload by itself.
     pub fn scaler(&self, workload: &Workload<'_>) -> Option<(usize, &'a Object)> {
         self.beside(workload, "HorizontalPodAutoscaler").find(|(_, object)| {
@@ -125,7 +151,8 @@ impl<'a> World<'a> {
 }
 
 impl<'a> Workload<'a> {
-    fn of(index: usize, object: &'a Object, at: &'static str) -> Option<Self> {
+    /// `None` where nothing says that its pods serve clients.
+    pub fn of(index: usize, object: &'a Object, at: &'static str) -> Option<Self> {
         let pod = object.value.pointer(at)?;
         let spec = &pod["spec"];
         server::containers(spec).ok()?;
@@ -158,8 +185,11 @@ impl<'a> Workload<'a> {
         Some(Self { index, object, at, pod, spec, sidecar, server })
     }
 
+    /// Kubernetes takes a grace below zero for a second.
     pub fn grace(&self) -> u64 {
-        self.spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(DEFAULT_GRACE)
+        let grace = &self.spec["terminationGracePeriodSeconds"];
+        let below_zero = grace.as_i64().is_some_and(i64::is_negative);
+        grace.as_u64().unwrap_or(if below_zero { 1 } else { DEFAULT_GRACE })
     }
 
     /// All containers that run beside each other or before.
@@ -170,16 +200,6 @@ impl<'a> Workload<'a> {
     /// A path within the pod as one within the object.
     pub fn path(&self, within: &str) -> String {
         format!("{}{within}", self.at)
-    }
-
-    /// How many pods there are in quiet times; `None` where something else decides.
-    pub fn replicas(&self) -> Option<u64> {
-        match self.object.kind() {
-            "Deployment" | "StatefulSet" | "ReplicaSet" => {
-                Some(self.object.value["spec"]["replicas"].as_u64().unwrap_or(1))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -205,11 +225,13 @@ impl Container<'_> {
     /// Where a handler's GET goes, as a number.
     pub fn port_of(&self, get: &Value) -> Option<u16> {
         let port = &get["port"];
-        let named = || {
-            let ports = self.value["ports"].as_array()?;
-            ports.iter().find(|declared| declared["name"] == *port)?["containerPort"].as_u64()
-        };
-        port.as_u64().or_else(named).and_then(|port| port.try_into().ok())
+        let number = port.as_u64().or_else(|| self.port_named(port.as_str()?));
+        number.and_then(|port| port.try_into().ok())
+    }
+
+    pub fn port_named(&self, name: &str) -> Option<u64> {
+        let ports = self.value["ports"].as_array()?;
+        ports.iter().find(|declared| declared["name"] == name)?["containerPort"].as_u64()
     }
 
     /// Whether its preStop hook returns only when drained.

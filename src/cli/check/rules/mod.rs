@@ -139,6 +139,14 @@ pub const RULES: &[Rule] = &[
         "No `terminationGracePeriodSeconds` in the probe, or one as long as the pod's.",
     ),
     rule(
+        "probe-port-unknown",
+        probes::port_unknown,
+        "Probes and hooks find a port by name only among those of their own container: a probe of \
+         another name fails for ever, and the pod never becomes ready or is restarted again and \
+         again; a preStop hook fails at once, and SIGTERM comes without a wait.",
+        "The port's number. `ebbtide inject` writes it where it moves the name to the sidecar.",
+    ),
+    rule(
         "startup-needs-server",
         probes::startup_needs_server,
         "The kubelet starts the server only after its native sidecar has started: one that waits \
