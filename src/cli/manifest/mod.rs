@@ -47,6 +47,9 @@ impl fmt::Display for Unreadable {
         if self.problem.contains("{{") {
             write!(out, "; a template is rendered first, as in `helm template`")?;
         }
+        if self.problem.contains('\u{feff}') {
+            write!(out, "; its invisible first character, U+FEFF, has no place there")?;
+        }
         Ok(())
     }
 }
