@@ -103,6 +103,32 @@ fn how_many_pods_there_are() {
     assert_eq!(of(&all.replace("replicas: 2", "replicas: 0")), Vec::<String>::new());
 }
 
+/// A Service may select pods that have no sidecar, and those that serve no client.
+#[test]
+fn what_a_service_selects_besides() {
+    let good = fixture("service-bypasses-sidecar", "good.yaml");
+    let other = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: canary}\nspec:\n  template:\n    metadata: {labels: {app: mcp-server}}\n    spec: {containers: [{name: c, ports: [{name: web, containerPort: 3000}]}]}\n";
+    let of = |text: &str| -> Vec<String> {
+        let limits = Limits { slowest_call: std::time::Duration::from_secs(30), database: None };
+        let (found, _) = in_text(text, limits).unwrap();
+        found.into_iter().map(|found| format!("{}: {}", found.rule.name, found.says)).collect()
+    };
+    assert_eq!(
+        of(&format!("{good}{other}")),
+        ["service-port-unknown: no port of Deployment/canary is called `mcp`"]
+    );
+    let said = of(&format!("{}{other}", good.replace("targetPort: mcp", "targetPort: 3000")));
+    assert!(said.len() == 1 && said[0].starts_with("service-bypasses-sidecar: "), "{said:?}");
+    assert!(said[0].contains(
+        "it selects Deployment/canary, too, where port 3000 does not have the name `mcp`"
+    ));
+    let asked = other.replace("{labels", "{annotations: {config.ebbtide.dev/port: '3000'}, labels");
+    let said = of(&format!("{good}{asked}"));
+    assert!(!said.iter().any(|said| said.starts_with("service-port")), "{said:?}");
+    let unknown = other.replace("kind: Deployment", "kind: Rollout").replace("apps/v1", "x/v1");
+    assert_eq!(of(&format!("{good}{unknown}")).len(), 1);
+}
+
 #[test]
 fn a_grace_that_is_none() {
     let good = fixture("database-limit", "good.yaml");

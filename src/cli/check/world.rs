@@ -31,6 +31,8 @@ pub struct World<'a> {
     by_kind: HashMap<[&'a str; 2], Vec<usize>>,
     /// Services, by what `services::key` finds them by.
     by_label: HashMap<[&'a str; 3], Vec<usize>>,
+    /// All makers of pods and their pods, by each label.
+    pods: HashMap<[&'a str; 3], Vec<(usize, &'a Value)>>,
 }
 
 /// An object that makes pods which serve clients.
@@ -76,6 +78,7 @@ impl<'a> World<'a> {
             limits,
             by_kind: HashMap::new(),
             by_label: HashMap::new(),
+            pods: HashMap::new(),
         };
         for (index, object) in objects.iter().enumerate() {
             let kind = [object.kind(), object.namespace().unwrap_or("default")];
@@ -84,6 +87,14 @@ impl<'a> World<'a> {
                 && let Some(key) = services::key(&object.value)
             {
                 world.by_label.entry(key).or_default().push(index);
+            }
+            let other = kinds::resembles(&object.value).then_some("/spec/template");
+            if let Some(at) = kinds::template(&object.value).or(other)
+                && let Some(pod) = object.value.pointer(at)
+            {
+                for key in services::keys(object.namespace(), &pod["metadata"]["labels"]) {
+                    world.pods.entry(key).or_default().push((index, pod));
+                }
             }
             if let Some(at) = kinds::template(&object.value) {
                 match Workload::of(index, object, at) {
@@ -119,6 +130,17 @@ impl<'a> World<'a> {
             .collect();
         found.sort_by_key(|(index, _)| *index);
         found
+    }
+
+    /// The pods that a Service leads to, and what makes them.
+    pub fn selected(&self, service: &Object) -> Vec<(&'a Object, &'a Value)> {
+        let near = services::key(&service.value).and_then(|key| self.pods.get(&key));
+        let all = near.into_iter().flatten();
+        let all = all.map(|(index, pod)| (&self.objects[*index], *pod));
+        all.filter(|(object, pod)| {
+            services::selects(&service.value, object.namespace(), &pod["metadata"]["labels"])
+        })
+        .collect()
     }
 
     /// How many pods a workload has; `None` where something else decides, or none is to run.

@@ -162,6 +162,14 @@ pub const RULES: &[Rule] = &[
          headless Service with the sidecar's number as its port.",
     ),
     rule(
+        "service-port-unknown",
+        traffic::port_unknown,
+        "A Service leads to those of its pods that have a port of this name: to the others no \
+         request comes, and where none has it, all are refused.",
+        "The name of the port in all pods that the Service selects: `mcp` or `http` in all of them, \
+         which the sidecar takes over; or a Service that selects less.",
+    ),
+    rule(
         "publish-not-ready",
         traffic::publish_not_ready,
         "Clients are sent to pods that are not ready yet, and to those that drain, until the very \
