@@ -34,10 +34,10 @@ enum Maker {
 pub fn as_they_run(mut objects: Vec<Object>) -> (Vec<Object>, Vec<String>) {
     let mut notes = Vec::new();
     let made = made(&objects);
-    let mut stay: Vec<bool> = objects
-        .iter()
-        .map(|object| makes_pods(object).is_none() || owner(object).is_none())
-        .collect();
+    let mut stay = vec![true; objects.len()];
+    for index in made.values().flatten() {
+        stay[*index] = false;
+    }
     let labelled = labelled_namespaces(&objects);
     for (maker, own) in &made {
         if let Maker::Away(_) = maker
@@ -179,7 +179,8 @@ fn made(objects: &[Object]) -> BTreeMap<Maker, Vec<usize>> {
             next = found.and_then(|found| owner(&objects[found]));
             maker = Some(found.map_or(Maker::Away(key), Maker::Here));
         }
-        if let Some(maker) = maker {
+        // Owners in a ring made nothing.
+        if let Some(maker) = maker.filter(|_| next.is_none()) {
             made.entry(maker).or_default().push(index);
         }
     }
@@ -360,6 +361,6 @@ mod tests {
         let a = made_by("ReplicaSet", "a", Some(["ReplicaSet", "b"]), 1, &pod(false));
         let b = made_by("ReplicaSet", "b", Some(["ReplicaSet", "a"]), 1, &pod(false));
         let own = made_by("Pod", "c", Some(["ReplicaSet", "a"]), 1, &pod(true));
-        as_they_run(vec![a, b, own]);
+        assert_eq!(as_they_run(vec![a, b, own]).0.len(), 3);
     }
 }
