@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use http::Method;
 use serde_json::Value;
 
-use super::{Outcome, block_on, client};
+use super::{Outcome, block_on, client, say};
 
 pub fn main(matches: &ArgMatches) -> Outcome {
     let address = match client::address(matches) {
@@ -26,9 +26,9 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(text) => return Outcome::Failed(text),
     };
     if matches.get_flag("json") {
-        print!("{}", String::from_utf8_lossy(&body));
+        say(std::io::stdout(), &String::from_utf8_lossy(&body));
     } else {
-        print!("{}", page(&status));
+        say(std::io::stdout(), &page(&status));
     }
     Outcome::Done
 }

@@ -12,6 +12,8 @@ mod sidecar;
 #[cfg(test)]
 pub mod tests;
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use self::{
@@ -144,6 +146,18 @@ fn has_shape(pod: &Value) -> Result<(), String> {
     )?;
     for list in ["initContainers", "volumes"] {
         fits(pod["spec"].get(list), Value::is_array, list, "list")?;
+    }
+    let mut names = HashSet::new();
+    for list in ["containers", "initContainers"] {
+        for (index, container) in pod["spec"][list].as_array().into_iter().flatten().enumerate() {
+            let name = container["name"].as_str().filter(|name| !name.is_empty());
+            let name = name.ok_or_else(|| {
+                format!("`{list}[{index}]` has no name, by which it could be found again")
+            })?;
+            if !names.insert(name) {
+                return Err(format!("two containers are called `{name}`"));
+            }
+        }
     }
     for container in server::containers(&pod["spec"])? {
         fits(container.get("lifecycle"), Value::is_object, "lifecycle", "mapping")?;

@@ -143,7 +143,13 @@ pub fn take(container: &mut Value, port: usize) -> Map<String, Value> {
 
 /// Where the container's own probes and hooks name a port, as JSON pointers.
 pub fn named_ports(container: &Value, name: &str) -> Vec<String> {
-    let mut found = Vec::new();
+    let all = handler_ports(container);
+    all.filter(|(_, port)| *port == name).map(|(pointer, _)| pointer).collect()
+}
+
+/// What the kubelet itself calls of a container: where it says the port, as a JSON pointer, and
+/// which.
+pub fn handler_ports(container: &Value) -> impl Iterator<Item = (String, &Value)> {
     let handlers = [
         "livenessProbe",
         "readinessProbe",
@@ -151,15 +157,12 @@ pub fn named_ports(container: &Value, name: &str) -> Vec<String> {
         "lifecycle/preStop",
         "lifecycle/postStart",
     ];
-    for handler in handlers {
-        for way in ["httpGet", "tcpSocket"] {
+    handlers.into_iter().flat_map(move |handler| {
+        ["httpGet", "tcpSocket"].into_iter().filter_map(move |way| {
             let pointer = format!("/{handler}/{way}/port");
-            if container.pointer(&pointer).is_some_and(|port| port == name) {
-                found.push(pointer);
-            }
-        }
-    }
-    found
+            container.pointer(&pointer).map(|port| (pointer, port))
+        })
+    })
 }
 
 /// Every port that could be an HTTP server's.
