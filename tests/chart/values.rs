@@ -77,6 +77,16 @@ fn what_does_not_fit_is_refused() {
         (json!({"networkPolicy": {"from": [{"pods": {}}]}}), "/networkPolicy/from/0"),
         (json!({"networkPolicy": {"from": [{}]}}), "/networkPolicy/from/0"),
         (json!({"commonLabels": {"a": 1}}), "/commonLabels/a"),
+        (json!({"sidecar": {"resources": {"limits": {"cpus": "1"}}}}), "cpus"),
+        (json!({"sidecar": {"resources": {"limits": {"cpu": "much"}}}}), "limits/cpu"),
+        (
+            json!({"injection": {"mode": "policy"}, "sidecar": {"resources": {"limits": {"cpu": "9m"}}}}),
+            "the limit of cpu, 9m, is below what is requested of it, 10m",
+        ),
+        (
+            json!({"injection": {"mode": "webhook"}, "sidecar": {"resources": {"requests": {"memory": "1Gi"}}}}),
+            "the limit of memory, 128Mi, is below",
+        ),
     ] {
         let error = refused(&values);
         assert!(error.contains(named), "{values}: {error}");

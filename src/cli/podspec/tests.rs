@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 
 fn options() -> Options {
-    Options { mode: Mode::Native, image: image(), port: None }
+    let resources = Resources::default();
+    Options { mode: Mode::Native, image: image(), port: None, resources, forgives: false }
 }
 
 fn classic() -> Options {
@@ -148,6 +149,14 @@ fn what_becomes_of_a_pod() {
             json!({"name": "mcp", "containerPort": 7070}),
         ),
         (
+            with(
+                "/metadata/annotations",
+                json!({"config.ebbtide.dev/limits": "cpu=100m", "config.ebbtide.dev/requests": "memory=32Mi"}),
+            ),
+            "/spec/initContainers/0/resources",
+            json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}}),
+        ),
+        (
             with("/spec/containers/0/env", json!([{"name": "A"}])),
             "/spec/containers/0/env",
             json!([{"name": "A"}]),
@@ -211,6 +220,11 @@ fn what_cannot_be_injected_says_why() {
             annotated("config.ebbtide.dev/grace", json!("soon")),
             &["config.ebbtide.dev/grace", "soon"],
         ),
+        (
+            annotated("config.ebbtide.dev/limits", json!("cpu=much")),
+            &["config.ebbtide.dev/limits", "`cpu=much`", "cpu=100m,memory=128Mi"],
+        ),
+        (annotated("config.ebbtide.dev/limits", json!("cpu=5m")), &["limits", "cpu, 5m", "10m"]),
         (annotated("config.ebbtide.dev/port", json!("9")), &["server"]),
         (annotated("config.ebbtide.dev/port", json!("nine")), &["`nine`", "http (3000)"]),
         (annotated("config.ebbtide.dev/after", json!("x")), &["after", "`x`", "initContainers"]),
@@ -307,7 +321,7 @@ proptest! {
         inject(&mut twice, "Pod", &options).unwrap();
         prop_assert_eq!(&twice, &once);
         // From one mode and image to another, as if anew.
-        let other = Options { mode: if native { Mode::Classic } else { Mode::Native }, image: "old".into(), port: None };
+        let other = Options { mode: if native { Mode::Classic } else { Mode::Native }, image: "old".into(), ..options.clone() };
         let mut older = pod.clone();
         inject(&mut older, "Pod", &other).unwrap();
         inject(&mut older, "Pod", &options).unwrap();

@@ -26,7 +26,7 @@ use self::{
     server::Webhook,
     tls::Tls,
 };
-use super::{Outcome, inject};
+use super::{Outcome, inject, podspec::Options};
 use crate::{
     config::value::{self, Format, Level},
     kubernetes,
@@ -93,6 +93,10 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     };
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
     let files = Files { certificate: path("certificate"), key: path("key") };
+    let options = match inject::sidecar_options(matches) {
+        Ok(options) => Options { forgives: true, ..options },
+        Err(text) => return Outcome::Usage(text),
+    };
     let own = kubernetes::own_namespace(|name| std::env::var(name).ok());
     log::start(Level::Info, Format::Json);
     if own.is_none() {
@@ -101,7 +105,7 @@ pub fn main(matches: &ArgMatches) -> Outcome {
              POD_NAMESPACE by fieldRef metadata.namespace"
         );
     }
-    let rules = Rules { options: inject::sidecar_options(matches), own };
+    let rules = Rules { options, own };
     super::block_on(async {
         match run(listen, files, rules).await {
             Ok(()) => Outcome::Done,

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cli::podspec::{Mode, RECORD, tests::pods};
+use crate::cli::podspec::{Mode, RECORD, resources::Resources, tests::pods};
 
 fn rules() -> Rules {
-    let options = Options { mode: Mode::Native, image: "registry.example/e:1".into(), port: None };
+    let (image, resources) = ("registry.example/e:1".into(), Resources::default());
+    let options = Options { mode: Mode::Native, image, port: None, resources, forgives: true };
     Rules { options, own: Some("ebbtide-system".into()) }
 }
 
@@ -143,6 +144,15 @@ fn what_becomes_of_a_review() {
             with("/request/object/metadata/annotations", json!({"config.ebbtide.dev/setle": "5s"})),
             failed,
             &["setle", "settle"],
+        ),
+        // Resources are no reason to go without: the default does.
+        (
+            with(
+                "/request/object/metadata/annotations",
+                json!({"config.ebbtide.dev/limits": "cpu=1O0m"}),
+            ),
+            injected,
+            &["config.ebbtide.dev/limits", "`cpu=1O0m`", "default"],
         ),
         // An older injection is replaced; one that says more than we know is not.
         (with("/request/object/metadata/annotations", json!({VERSION: "0.0.1"})), injected, &[]),
