@@ -58,6 +58,13 @@ fn what_does_not_fit_is_refused() {
         (json!({"rbac": {"bind": true}}), "/rbac/bind"),
         (json!({"rbac": {"namespaces": "a"}}), "/rbac/namespaces"),
         (json!({"rbac": {"namespaces": ["Not_A_Name"]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"serviceAccounts": ["a"]}]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"name": "a", "accounts": ["a"]}]}}), "accounts"),
+        // Nobody, where somebody was meant to be named.
+        (
+            json!({"rbac": {"namespaces": [{"name": "a", "serviceAccounts": []}]}}),
+            "/rbac/namespaces/0",
+        ),
         (json!({"image": {"tag": 1}}), "/image/tag"),
         (json!({"image": {"digest": "latest"}}), "/image/digest"),
         (json!({"image": {"pullPolicy": "Sometimes"}}), "/image/pullPolicy"),
