@@ -10,6 +10,8 @@ use super::metrics::{Described, Keep};
 pub enum Verdict {
     /// The pod gets its sidecar.
     Injected,
+    /// The pod gets its sidecar, and has a preStop hook that does not wait for the drain.
+    Unprotected,
     /// The pod is not meant, or has its sidecar already.
     Left,
     /// The pod was let through without the sidecar that it should have got.
@@ -19,13 +21,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Verdict; 4] =
-        [Verdict::Injected, Verdict::Left, Verdict::Failed, Verdict::Refused];
+    pub const ALL: [Verdict; 5] =
+        [Verdict::Injected, Verdict::Unprotected, Verdict::Left, Verdict::Failed, Verdict::Refused];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Injected => "injected",
+            Verdict::Unprotected => "unprotected",
             Verdict::Left => "left",
             Verdict::Failed => "failed",
             Verdict::Refused => "refused",
@@ -36,7 +39,7 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Reviews {
     registry: Registry,
-    counts: [IntCounter; 4],
+    counts: [IntCounter; 5],
     /// 0 when what the files hold cannot be served.
     pub certificate_fits: IntGauge,
 }
@@ -55,7 +58,7 @@ impl Reviews {
         keep.build_info();
         let reviews = keep.counters(
             "webhook_reviews_total",
-            "Admission reviews by result: injected, left, failed or refused.",
+            "Admission reviews by result: injected, unprotected (its own preStop hook does not wait for the drain), left, failed or refused.",
             &["result"],
         );
         let certificate_fits = keep.gauge(

@@ -308,8 +308,13 @@ fn a_pod_gets_what_inject_gives_it() {
     let response = client.mutate(&review("u-3", "default", &other))["response"].clone();
     assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
     assert!(response["warnings"][0].as_str().unwrap().contains("Pod/mcp comes without"));
+    let mut keeps = pod();
+    keeps["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
+    client.mutate(&review("u-4", "default", &keeps));
     let metrics = client.get("/metrics").body;
-    for (result, count) in [("injected", 1), ("left", 3), ("failed", 1), ("refused", 0)] {
+    for (result, count) in
+        [("injected", 1), ("unprotected", 1), ("left", 3), ("failed", 1), ("refused", 0)]
+    {
         let line = format!("ebbtide_webhook_reviews_total{{result=\"{result}\"}} {count}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }

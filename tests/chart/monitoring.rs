@@ -90,7 +90,7 @@ fn alerts_say_where_the_operator_reads_on() {
     let operations = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
     let operations = fs::read_to_string(operations).unwrap();
     let all = alerts(&all_of("webhook"));
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 9);
     for alert in &all {
         let name = alert["alert"].as_str().unwrap();
         let url = alert["annotations"]["runbook_url"].as_str().unwrap();

@@ -49,8 +49,11 @@ impl Asked {
                     asked.raw.insert(name.to_owned(), (text.to_owned(), source));
                 }
                 _ => {
-                    let error = config::unknown(name, text, &source);
-                    return Err(format!("{error}; or `port`, `after`, `requests` or `limits`"));
+                    return Err(format!(
+                        "annotation {annotation}: no setting is called `{name}`. Settings are \
+                         what `ebbtide run --help` lists, as in {SETTING}max_connections, and \
+                         `port`, `after`, `requests` and `limits`"
+                    ));
                 }
             }
         }

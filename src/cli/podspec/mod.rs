@@ -84,6 +84,8 @@ pub struct Injected {
     /// Whether the server's port had that name before.
     pub was_named: bool,
     pub data: u16,
+    /// The server has a preStop hook that does not wait for the drain.
+    pub is_unprotected: bool,
     pub notes: Vec<String>,
 }
 
@@ -231,6 +233,7 @@ fn change(
     }
 
     // SIGTERM stays away from the server until ebbtide has drained.
+    let mut is_unprotected = false;
     if container.pointer("/lifecycle/preStop").is_none_or(Value::is_null) {
         if container.get("lifecycle").is_none_or(Value::is_null) {
             container["lifecycle"] = json!({});
@@ -239,11 +242,12 @@ fn change(
         container["lifecycle"]["preStop"] =
             json!({"httpGet": {"path": "/prestop", "port": plan.admin}});
         record.prestop = true;
-    } else {
+    } else if !server::waits(&container["lifecycle"]["preStop"], plan.admin) {
+        is_unprotected = true;
         notes.push(format!(
             "its container `{}` keeps its own preStop hook, so SIGTERM does not wait for the \
-             drain: let the hook end with `ebbtide drain --wait` (the binary comes into the image \
-             with `COPY --from={} /ebbtide /ebbtide`)",
+             drain. Let the hook end with `ebbtide drain --wait`, or take it away and ebbtide \
+             brings one. The binary comes into the image with `COPY --from={} /ebbtide /ebbtide`",
             record.server, options.image
         ));
     }
@@ -282,6 +286,7 @@ fn change(
         name,
         was_named,
         data: plan.data,
+        is_unprotected,
         notes,
     }))
 }

@@ -177,6 +177,18 @@ fn a_hook_of_the_servers_own_stays() {
     let Ok(Became::Injected(found)) = inject(&mut pod, "Deployment", &options()) else { panic!() };
     assert_eq!(pod["spec"]["containers"][0]["lifecycle"], own);
     assert!(found.notes[0].contains("ebbtide drain --wait"), "{:?}", found.notes);
+    assert!(found.is_unprotected);
+    // One that waits is all that is asked for.
+    for hook in [
+        json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}}),
+        json!({"exec": {"command": ["sh", "-c", "flush; curl localhost:7071/prestop"]}}),
+        json!({"httpGet": {"path": "/prestop", "port": 7071}}),
+    ] {
+        let mut pod = with("/spec/containers/0/lifecycle", json!({ "preStop": hook }));
+        let became = inject(&mut pod, "Deployment", &options());
+        let Ok(Became::Injected(found)) = became else { panic!() };
+        assert!(!found.is_unprotected && found.notes.is_empty(), "{:?}", found.notes);
+    }
 }
 
 #[test]
@@ -210,7 +222,7 @@ fn what_cannot_be_injected_says_why() {
         ),
         (
             annotated("config.ebbtide.dev/setle", json!("5s")),
-            &["setle", "max_connections", "`port`"],
+            &["config.ebbtide.dev/setle", "`setle`", "max_connections", "`port`"],
         ),
         (
             annotated("config.ebbtide.dev/settle", json!(5)),

@@ -79,6 +79,14 @@ fn it_gives_what_inject_gives(mode: Mode) {
         json!({"preStop": {"sleep": {"seconds": 1}}});
     let said = labelled.admitted(&keeps).unwrap().1;
     assert_eq!(said.contains("keeps its own preStop hook"), mode == Mode::Policy, "{said}");
+    for hook in [
+        json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}}),
+        json!({"httpGet": {"path": "/prestop", "port": 7071}}),
+    ] {
+        keeps["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"] = hook;
+        let said = labelled.admitted(&keeps).unwrap().1;
+        assert!(!said.contains("keeps its own preStop hook"), "{said}: {keeps}");
+    }
     // A namespace that says nothing: the label on the pod counts.
     kubectl(&["label", "namespace", &labelled.name, "ebbtide.dev/inject-"]);
     let yes = with(&[("/metadata/labels", json!({"ebbtide.dev/inject": "enabled"}))]);
