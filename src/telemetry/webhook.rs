@@ -40,8 +40,17 @@ impl Verdict {
 pub struct Reviews {
     registry: Registry,
     counts: [IntCounter; 5],
+    pub certificate: Certificate,
+}
+
+/// What is told of the webhook's certificate.
+#[derive(Debug, Clone)]
+pub struct Certificate {
     /// 0 when what the files hold cannot be served.
-    pub certificate_fits: IntGauge,
+    pub fits: IntGauge,
+    /// Of the one that is served; 0 until there is one.
+    pub not_before: IntGauge,
+    pub not_after: IntGauge,
 }
 
 impl Reviews {
@@ -61,14 +70,24 @@ impl Reviews {
             "Admission reviews by result: injected, unprotected (its own preStop hook does not wait for the drain), left, failed or refused.",
             &["result"],
         );
-        let certificate_fits = keep.gauge(
-            "webhook_certificate_fits",
-            "1 while the certificate of the files is the one that is served, else 0.",
-        );
+        let certificate = Certificate {
+            fits: keep.gauge(
+                "webhook_certificate_fits",
+                "1 while the certificate of the files is the one that is served, else 0.",
+            ),
+            not_before: keep.gauge(
+                "webhook_certificate_not_before_timestamp_seconds",
+                "From when the certificate that is served is valid; 0 until there is one.",
+            ),
+            not_after: keep.gauge(
+                "webhook_certificate_not_after_timestamp_seconds",
+                "Until when the certificate that is served is valid; 0 until there is one.",
+            ),
+        };
         let described = keep.described();
         let metrics = Self {
             counts: Verdict::ALL.map(|verdict| reviews.with_label_values(&[verdict.name()])),
-            certificate_fits,
+            certificate,
             registry,
         };
         (metrics, described)

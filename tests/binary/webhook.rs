@@ -54,8 +54,14 @@ impl Authority {
     }
 
     fn issue(&self) -> Issued {
+        self.issue_until(2090)
+    }
+
+    fn issue_until(&self, year: i32) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let issued = params.signed_by(&key, &self.0).unwrap();
         Issued { der: issued.der().clone(), certificate: issued.pem(), key: key.serialize_pem() }
     }
@@ -378,8 +384,21 @@ fn a_certificate_is_waited_for() {
     assert!(problem.contains("tls.key has no private key"), "{problem}");
     let answer = probe.get("/readyz");
     assert!(answer.status == 503 && answer.body.contains("tls.key"), "{}", answer.body);
+    let mut validity = |not_before: u64, not_after: u64| {
+        let metrics = probe.get("/metrics").body;
+        for (name, at) in [("before", not_before), ("after", not_after)] {
+            let name = format!("ebbtide_webhook_certificate_not_{name}_timestamp_seconds");
+            assert!(metrics.contains(&format!("\n{name} {at}\n")), "{metrics}");
+        }
+    };
+    validity(0, 0);
     secret.issued(&issued);
     webhook.logged("certificate loaded");
+    validity(978_307_200, 3_786_912_000);
+    let issued = authority.issue_until(2030);
+    secret.issued(&issued);
+    webhook.logged("certificate loaded");
+    validity(978_307_200, 1_893_456_000);
     assert_eq!(probe.get("/readyz").status, 200);
     assert_eq!(Client::connect(port, &authority.trusted()).shown(), issued.der);
 }

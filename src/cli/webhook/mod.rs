@@ -8,6 +8,7 @@ mod review;
 mod server;
 mod stand_in;
 mod tls;
+mod validity;
 mod warnings;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -123,7 +124,7 @@ async fn run(listen: SocketAddr, files: Files, rules: Rules) -> Result<(), Strin
     let (mode, image) = (rules.options.mode, rules.options.image.clone());
     info!(address = %address, ?mode, image, "listening");
     let reviews = Reviews::new();
-    let (certificates, served) = Certificates::open(files, reviews.certificate_fits.clone())?;
+    let (certificates, served) = Certificates::open(files, reviews.certificate.clone())?;
     let webhook = Arc::new(Webhook::new(rules, served.clone(), reviews));
     let (stage, stages) = watch::channel(Stage::Open);
     let port = Port {
