@@ -104,6 +104,15 @@ fn the_example_is_what_inject_writes() {
     assert_same(&server, &kustomized, "native", "initContainers");
 }
 
+/// `status` alone is content with any phase.
+#[test]
+fn composes_health_check_is_one() {
+    let text = include_str!("../deploy/compose.yaml");
+    let compose: Value = serde_yaml::from_str(text).unwrap();
+    let check = &compose["services"]["mcp-server"]["healthcheck"]["test"];
+    assert_eq!(*check, serde_json::json!(["CMD", "/ebbtide", "status", "--ready"]));
+}
+
 /// With nothing set by a patch: the port and the service account that the components take, and a
 /// Service that would go round the sidecar.
 #[test]
