@@ -517,6 +517,29 @@ fn it_ends_without_losing_a_review() {
     assert!(webhook.ended().success());
 }
 
+/// A handshake under way at the very end is one that the API server would see broken.
+#[test]
+fn it_ends_without_cutting_a_handshake() {
+    let authority = Authority::new();
+    let mut secret = Secret::new("handshake");
+    secret.issued(&authority.issue());
+    let (mut webhook, port) = start(&secret);
+    webhook.logged("certificate loaded");
+    let mut client = Client::connect(port, &authority.trusted());
+    let mut hello = Vec::new();
+    client.stream.conn.write_tls(&mut hello).unwrap();
+    let (begin, rest) = hello.split_at(hello.len() / 2);
+    client.stream.sock.write_all(begin).unwrap();
+    // Behind it in line: that it is answered means that the other was taken.
+    assert_eq!(Client::connect(port, &kubelet()).get("/livez").status, 200);
+    webhook.signal("-TERM");
+    webhook.logged("no new connection is taken, and the open ones end");
+    client.stream.sock.write_all(rest).unwrap();
+    let answer = client.mutate(&review("u-1", "default", &pod()));
+    assert!(answer["response"]["patch"].is_string());
+    assert!(webhook.ended().success());
+}
+
 #[test]
 fn a_client_that_does_not_trust_it_is_told_of() {
     let authority = Authority::new();

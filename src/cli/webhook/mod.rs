@@ -3,6 +3,7 @@
 //! Never keeps a pod from being made: what goes wrong is told, and the pod passes as it is.
 
 mod certificates;
+mod linger;
 mod patch;
 mod review;
 mod server;
@@ -14,11 +15,7 @@ mod warnings;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use self::{
@@ -37,8 +34,6 @@ use crate::{
     telemetry::{Metrics, log, webhook::Reviews},
 };
 
-/// How long reviews still come after SIGTERM, until all nodes have followed the endpoints.
-const LINGER: Duration = Duration::from_secs(5);
 /// What a review in flight may take at the end.
 const FINISH: Duration = Duration::from_secs(10);
 const LIMITS: Limits = Limits {
@@ -146,12 +141,14 @@ async fn run(listen: SocketAddr, files: Files, rules: Rules) -> Result<(), Strin
     }
     webhook.end();
     stage.send_replace(Stage::Announce);
+    let last_review = webhook.last_review.subscribe();
     let finish = tokio::select! {
-        () = sleep(LINGER) => FINISH,
+        () = linger::linger(&last_review) => FINISH,
         // Somebody does not want to wait.
         () = signals.next() => Duration::from_secs(1),
         died = died(&mut group) => return Err(died),
     };
+    info!("no new connection is taken, and the open ones end");
     stage.send_replace(Stage::Close(Instant::now() + finish));
     match group.ended().await {
         Some(ended) if ended.name == PORT && ended.panic.is_none() => {
