@@ -56,6 +56,7 @@ const PURE: &[&str] = &[
     "cli/rehearse/workload.rs",
     "cli/webhook/patch.rs",
     "cli/webhook/review.rs",
+    "cli/webhook/validity.rs",
     "cli/webhook/warnings.rs",
 ];
 

@@ -143,7 +143,17 @@ pub fn command() -> Command {
             Command::new("status")
                 .about("What is in flight, the phase, the pool, the time left")
                 .arg(admin_argument())
-                .arg(json("Print the JSON of GET /status")),
+                .arg(json("Print the JSON of GET /status"))
+                .arg(
+                    Arg::new("ready")
+                        .long("ready")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("json")
+                        .help(
+                            "Only tell whether new traffic may come, as GET /readyz does: exit 0 \
+                             if so, else 1, and what is missing",
+                        ),
+                ),
         )
         .subcommand(inject::command())
         .subcommand(check::command())

@@ -13,7 +13,16 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Ok(address) => address,
         Err(text) => return Outcome::Usage(text),
     };
-    let body = block_on_ask(address);
+    if matches.get_flag("ready") {
+        return match block_on_ask(address, "/readyz") {
+            Ok(body) => {
+                print!("{}", String::from_utf8_lossy(&body));
+                Outcome::Done
+            }
+            Err(text) => Outcome::Failed(text),
+        };
+    }
+    let body = block_on_ask(address, "/status");
     let (body, status) = match body {
         Ok(body) => match serde_json::from_slice::<Value>(&body) {
             Ok(status) => (body, status),
@@ -33,10 +42,10 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     Outcome::Done
 }
 
-fn block_on_ask(address: std::net::SocketAddr) -> Result<bytes::Bytes, String> {
+fn block_on_ask(address: std::net::SocketAddr, path: &str) -> Result<bytes::Bytes, String> {
     let mut answer = Err(String::new());
     block_on(async {
-        answer = client::ask(address, Method::GET, "/status").await;
+        answer = client::ask(address, Method::GET, path).await;
         Outcome::Done
     });
     answer

@@ -150,6 +150,31 @@ fn a_dry_run_shows_a_diff_and_nothing_else() {
 
 /// Every kind that makes pods, in documents, in a List, as JSON.
 #[test]
+fn the_sidecar_gets_the_resources_that_are_asked_for() {
+    let resources = |arguments: &[&str]| {
+        let (code, out, told) = fed(arguments, PLAIN.as_bytes());
+        assert_eq!(code, 0, "{told}");
+        values(&out)[1]["spec"]["template"]["spec"]["initContainers"][0]["resources"].clone()
+    };
+    let requests = json!({"cpu": "10m", "memory": "16Mi"});
+    assert_eq!(
+        resources(&["inject"]),
+        json!({"requests": requests, "limits": {"memory": "128Mi"}})
+    );
+    let limits = ["inject", "--limits", "cpu=200m,ephemeral-storage=1Gi"];
+    assert_eq!(
+        resources(&limits),
+        json!({"requests": requests, "limits": {"cpu": "200m", "ephemeral-storage": "1Gi"}})
+    );
+    assert_eq!(resources(&["inject", "--limits", ""]), json!({ "requests": requests }));
+    for (limits, named) in [("cpu=much", "cpu=100m,memory=128Mi"), ("cpu=5m", "cpu, 5m")] {
+        let (code, out, told) = fed(&["inject", "--limits", limits], PLAIN.as_bytes());
+        assert_eq!((code, &*out), (64, ""), "{told}");
+        assert!(told.contains("--limits") && told.contains(named), "{told}");
+    }
+}
+
+#[test]
 fn all_kinds_and_lists() {
     let pod = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [
         {"name": "server", "image": "i", "ports": [{"name": "mcp", "containerPort": 3000}]},

@@ -58,6 +58,13 @@ fn what_does_not_fit_is_refused() {
         (json!({"rbac": {"bind": true}}), "/rbac/bind"),
         (json!({"rbac": {"namespaces": "a"}}), "/rbac/namespaces"),
         (json!({"rbac": {"namespaces": ["Not_A_Name"]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"serviceAccounts": ["a"]}]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"name": "a", "accounts": ["a"]}]}}), "accounts"),
+        // Nobody, where somebody was meant to be named.
+        (
+            json!({"rbac": {"namespaces": [{"name": "a", "serviceAccounts": []}]}}),
+            "/rbac/namespaces/0",
+        ),
         (json!({"image": {"tag": 1}}), "/image/tag"),
         (json!({"image": {"digest": "latest"}}), "/image/digest"),
         (json!({"image": {"pullPolicy": "Sometimes"}}), "/image/pullPolicy"),
@@ -77,6 +84,16 @@ fn what_does_not_fit_is_refused() {
         (json!({"networkPolicy": {"from": [{"pods": {}}]}}), "/networkPolicy/from/0"),
         (json!({"networkPolicy": {"from": [{}]}}), "/networkPolicy/from/0"),
         (json!({"commonLabels": {"a": 1}}), "/commonLabels/a"),
+        (json!({"sidecar": {"resources": {"limits": {"cpus": "1"}}}}), "cpus"),
+        (json!({"sidecar": {"resources": {"limits": {"cpu": "much"}}}}), "limits/cpu"),
+        (
+            json!({"injection": {"mode": "policy"}, "sidecar": {"resources": {"limits": {"cpu": "9m"}}}}),
+            "the limit of cpu, 9m, is below what is requested of it, 10m",
+        ),
+        (
+            json!({"injection": {"mode": "webhook"}, "sidecar": {"resources": {"requests": {"memory": "1Gi"}}}}),
+            "the limit of memory, 128Mi, is below",
+        ),
     ] {
         let error = refused(&values);
         assert!(error.contains(named), "{values}: {error}");

@@ -81,6 +81,18 @@ pub fn containers(spec: &Value) -> Result<&Vec<Value>, String> {
     }
 }
 
+/// Whether a preStop hook returns only when the sidecar has drained: ours, or one that ends with
+/// `ebbtide drain --wait`.
+pub fn waits(hook: &Value, admin: u16) -> bool {
+    let get = &hook["httpGet"];
+    let mut words = hook["exec"]["command"].as_array().into_iter().flatten();
+    (get["path"] == "/prestop" && get["port"] == admin)
+        || words.any(|word| {
+            let word = word.as_str().unwrap_or_default();
+            word.contains("ebbtide") || word.contains("/prestop")
+        })
+}
+
 /// Whether the sidecar fits in: its ports, the network.
 pub fn has_room(spec: &Value, own: [(&str, u16); 2]) -> Result<(), String> {
     if spec["hostNetwork"] == true {
