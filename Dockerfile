@@ -12,9 +12,8 @@
 # and so that it goes wherever the image goes.
 
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS builder
-RUN apt-get update && apt-get install -y --no-install-recommends python3-pip \
- && pip install --break-system-packages --no-cache-dir ziglang==0.17.1 \
- && cargo install --locked cargo-zigbuild@0.24.1 \
+RUN apt-get update && apt-get install -y --no-install-recommends \
+      gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-x86-64-linux-gnu libc6-dev-amd64-cross \
  && cargo install --locked cargo-cyclonedx@0.5.9
 WORKDIR /ebbtide
 COPY . .

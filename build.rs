@@ -8,21 +8,22 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=tools/hot/sections.ld");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
-    let names =
-        ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER"].map(|name| env::var(name).unwrap_or_default());
-    // The one reads no linker scripts, the other passes on only what it knows.
-    let knows = !names.iter().any(|name| name.contains("mold") || name.contains("zig"));
+    let linker = env::var("RUSTC_LINKER").unwrap_or_default();
+    let names = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default() + &linker;
+    let knows = !names.contains("mold") && !names.contains("zig");
     if !knows || !is("PROFILE", "release") || !is("CARGO_CFG_TARGET_OS", "linux") {
         return;
     }
+    // Called by rustc itself, or by a compiler that passes on what begins so.
+    let prefix = if linker.ends_with("rust-lld") { "" } else { "-Wl," };
     // What runs first and most lies side by side: the kernel reads 64 KiB around each page that is
     // touched, and scattered functions would bring in most of the binary.
     let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let script = Path::new(&folder).join("tools/hot/sections.ld");
-    println!("cargo::rustc-link-arg-bin=ebbtide=-Wl,-T,{}", script.display());
+    println!("cargo::rustc-link-arg-bin=ebbtide={prefix}--script={}", script.display());
     // Half a megabyte of relocations in a few kilobytes.
     if is("CARGO_CFG_TARGET_ENV", "musl") || has_relr() {
-        println!("cargo::rustc-link-arg-bin=ebbtide=-Wl,-z,pack-relative-relocs");
+        println!("cargo::rustc-link-arg-bin=ebbtide={prefix}-zpack-relative-relocs");
     }
 }
 

@@ -63,6 +63,7 @@ const PURE: &[&str] = &[
     "cli/rehearse/workload.rs",
     "cli/webhook/patch.rs",
     "cli/webhook/review.rs",
+    "cli/webhook/validity.rs",
     "cli/webhook/warnings.rs",
 ];
 

@@ -104,32 +104,111 @@ fn the_example_is_what_inject_writes() {
     assert_same(&server, &kustomized, "native", "initContainers");
 }
 
+/// `status` alone is content with any phase.
+#[test]
+fn composes_health_check_is_one() {
+    let text = include_str!("../deploy/compose.yaml");
+    let compose: Value = serde_yaml::from_str(text).unwrap();
+    let check = &compose["services"]["mcp-server"]["healthcheck"]["test"];
+    assert_eq!(*check, serde_json::json!(["CMD", "/ebbtide", "status", "--ready"]));
+}
+
 /// With nothing set by a patch: the port and the service account that the components take, and a
 /// Service that would go round the sidecar.
 #[test]
 fn each_component_alone_is_what_inject_writes() {
-    let server = fs::read_to_string(root().join("example/server.yaml")).unwrap();
-    let server = server
-        .replace("3001", "3000")
-        .replace("      serviceAccountName: mcp-everything\n", "")
-        .replace("targetPort: mcp", "targetPort: 3000");
+    let server = plain_server();
     for (mode, list) in [("native", "initContainers"), ("classic", "containers")] {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kustomize-{mode}"));
-        let _ = fs::remove_dir_all(&folder);
-        for part in ["common", mode] {
-            fs::create_dir_all(folder.join(part)).unwrap();
-            for file in fs::read_dir(root().join(part)).unwrap() {
-                let file = file.unwrap();
-                fs::copy(file.path(), folder.join(part).join(file.file_name())).unwrap();
-            }
-        }
-        let overlay = folder.join("overlay");
-        fs::create_dir_all(&overlay).unwrap();
-        fs::write(overlay.join("server.yaml"), &server).unwrap();
-        let text = format!("resources: [server.yaml]\ncomponents: [../{mode}]\n");
-        fs::write(overlay.join("kustomization.yaml"), text).unwrap();
-        let kustomized = output("kubectl", &["kustomize", overlay.to_str().unwrap()], "");
+        let kustomized = kustomized(mode, "alone", &server, "");
         assert_eq!(object(&kustomized, "RoleBinding")["subjects"][0]["name"], "default");
         assert_same(&server, &kustomized, mode, list);
     }
+}
+
+/// The patch that the components' heads tell, as they tell it.
+#[test]
+fn a_probe_by_name_takes_the_patch_that_is_told() {
+    let server = plain_server();
+    let by_number = "livenessProbe:\n            tcpSocket: {port: 3000}";
+    assert!(server.contains(by_number));
+    let by_name = "livenessProbe:\n            httpGet: {path: /health, port: mcp}";
+    let named = server.replace(by_number, by_name);
+    for (mode, list) in [("native", "initContainers"), ("classic", "containers")] {
+        let head = fs::read_to_string(root().join(mode).join("kustomization.yaml")).unwrap();
+        let told = head.lines().skip_while(|line| *line != "#   patches:");
+        let patch: Vec<_> = told.map_while(|line| line.strip_prefix("#   ")).collect();
+        let without = object(&kustomized(mode, "dangling", &named, ""), "Deployment");
+        let containers = without["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        let server = containers.iter().find(|found| found["name"] == "server").unwrap();
+        assert_eq!(server["livenessProbe"]["httpGet"]["port"], "mcp", "what the patch is for");
+        assert_same(&named, &kustomized(mode, "patched", &named, &patch.join("\n")), mode, list);
+    }
+}
+
+/// The server of the example where nothing of it differs from what the components take.
+fn plain_server() -> String {
+    let server = fs::read_to_string(root().join("example/server.yaml")).unwrap();
+    server
+        .replace("3001", "3000")
+        .replace("      serviceAccountName: mcp-everything\n", "")
+        .replace("targetPort: mcp", "targetPort: 3000")
+}
+
+/// A kustomization of the server and the component, with more of its own.
+fn kustomized(mode: &str, name: &str, server: &str, more: &str) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kustomize-{mode}-{name}"));
+    let _ = fs::remove_dir_all(&folder);
+    for part in ["common", mode] {
+        fs::create_dir_all(folder.join(part)).unwrap();
+        for file in fs::read_dir(root().join(part)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), folder.join(part).join(file.file_name())).unwrap();
+        }
+    }
+    let overlay = folder.join("overlay");
+    fs::create_dir_all(&overlay).unwrap();
+    fs::write(overlay.join("server.yaml"), server).unwrap();
+    let text = format!("resources: [server.yaml]\ncomponents: [../{mode}]\n{more}\n");
+    fs::write(overlay.join("kustomization.yaml"), text).unwrap();
+    output("kubectl", &["kustomize", overlay.to_str().unwrap()], "")
+}
+
+/// Its names are those of the manifests beside it, its rights those that it uses and no others, and
+/// its arguments such as the program takes.
+#[test]
+fn the_rehearsal_fits_the_manifests_beside_it() {
+    let (text, server) =
+        (include_str!("../deploy/rehearse.yaml"), include_str!("../deploy/native-sidecar.yaml"));
+    let job = object(text, "Job");
+    let pod = &job["spec"]["template"];
+    let arguments: Vec<_> =
+        pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().collect();
+    let arguments: Vec<_> = arguments.into_iter().map(|word| word.as_str().unwrap()).collect();
+    let service = object(server, "Service")["metadata"]["name"].as_str().unwrap().to_owned();
+    let deployment = object(server, "Deployment")["metadata"]["name"].as_str().unwrap().to_owned();
+    let expected = ["rehearse", &format!("http://{service}/mcp"), "--rollout"];
+    assert_eq!(arguments[..3], expected);
+    assert_eq!(arguments[3], format!("deployment/{deployment}"));
+    assert_eq!(object(server, "Service")["spec"]["ports"][0]["port"], 80);
+    let rules = serde_json::json!([
+        {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": [deployment],
+            "verbs": ["get", "patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]);
+    assert_eq!(object(text, "Role")["rules"], rules);
+    let account = &object(text, "ServiceAccount")["metadata"]["name"];
+    assert_eq!(pod["spec"]["serviceAccountName"], *account);
+    assert_eq!(object(text, "RoleBinding")["subjects"][0]["name"], *account);
+    // A second try would hide what the first one lost.
+    assert_eq!(job["spec"]["backoffLimit"], 0);
+    let clean = ebbtide(&["check", "--format", "json"], text);
+    assert_eq!(serde_json::from_str::<Value>(&clean).unwrap()["findings"], serde_json::json!([]));
+    // Taken, and then there is no cluster.
+    let tried = Command::new(env!("CARGO_BIN_EXE_ebbtide"))
+        .args(&arguments)
+        .env("KUBECONFIG", "/dev/null")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&tried.stderr);
+    assert!(tried.status.code() == Some(1) && told.contains("--rollout"), "{tried:?}");
 }

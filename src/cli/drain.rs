@@ -4,7 +4,7 @@
 use clap::ArgMatches;
 use http::Method;
 
-use super::{Outcome, block_on, client};
+use super::{Outcome, block_on, client, say};
 
 pub fn main(matches: &ArgMatches) -> Outcome {
     let address = match client::address(matches) {
@@ -16,11 +16,11 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     block_on(async {
         match client::ask(address, Method::POST, path).await {
             Ok(_) if wait => {
-                println!("drained");
+                say(std::io::stdout(), &"drained\n");
                 Outcome::Done
             }
             Ok(_) => {
-                println!("drain begun; `ebbtide status` shows how far it is");
+                say(std::io::stdout(), &"drain begun; `ebbtide status` shows how far it is\n");
                 Outcome::Done
             }
             Err(text) => Outcome::Failed(text),

@@ -17,7 +17,7 @@ mod run;
 mod status;
 mod webhook;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, fmt::Display, io::Write, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, value_parser};
 
@@ -53,20 +53,25 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(matches) => dispatch(&matches),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                print!("{error}");
+                say(std::io::stdout(), &error);
                 Outcome::Done
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                eprint!("{error}");
+                say(std::io::stderr(), &error);
                 return ExitCode::from(64);
             }
             _ => Outcome::Usage(error.to_string().trim_start_matches("error: ").trim().to_owned()),
         },
     };
     if let Outcome::Failed(text) | Outcome::Usage(text) = &outcome {
-        eprintln!("ebbtide: {text}");
+        say(std::io::stderr(), &format_args!("ebbtide: {text}\n"));
     }
     ExitCode::from(outcome.code())
+}
+
+/// Where nobody reads any more, as behind `| head -1`, nobody misses it.
+fn say(mut to: impl Write, text: &dyn Display) {
+    let _ = write!(to, "{text}").and_then(|()| to.flush());
 }
 
 fn dispatch(matches: &ArgMatches) -> Outcome {
@@ -138,7 +143,17 @@ pub fn command() -> Command {
             Command::new("status")
                 .about("What is in flight, the phase, the pool, the time left")
                 .arg(admin_argument())
-                .arg(json("Print the JSON of GET /status")),
+                .arg(json("Print the JSON of GET /status"))
+                .arg(
+                    Arg::new("ready")
+                        .long("ready")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("json")
+                        .help(
+                            "Only tell whether new traffic may come, as GET /readyz does: exit 0 \
+                             if so, else 1, and what is missing",
+                        ),
+                ),
         )
         .subcommand(inject::command())
         .subcommand(check::command())

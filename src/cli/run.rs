@@ -28,7 +28,7 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(invalid) => return Outcome::Usage(invalid.to_string()),
     };
     if matches.get_flag("print_config") {
-        print!("{}", settings.print(&raw));
+        super::say(std::io::stdout(), &settings.print(&raw));
         return Outcome::Done;
     }
     log::start(settings.log_level, settings.log_format);

@@ -6,14 +6,23 @@ use clap::ArgMatches;
 use http::Method;
 use serde_json::Value;
 
-use super::{Outcome, block_on, client};
+use super::{Outcome, block_on, client, say};
 
 pub fn main(matches: &ArgMatches) -> Outcome {
     let address = match client::address(matches) {
         Ok(address) => address,
         Err(text) => return Outcome::Usage(text),
     };
-    let body = block_on_ask(address);
+    if matches.get_flag("ready") {
+        return match block_on_ask(address, "/readyz") {
+            Ok(body) => {
+                print!("{}", String::from_utf8_lossy(&body));
+                Outcome::Done
+            }
+            Err(text) => Outcome::Failed(text),
+        };
+    }
+    let body = block_on_ask(address, "/status");
     let (body, status) = match body {
         Ok(body) => match serde_json::from_slice::<Value>(&body) {
             Ok(status) => (body, status),
@@ -26,17 +35,17 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(text) => return Outcome::Failed(text),
     };
     if matches.get_flag("json") {
-        print!("{}", String::from_utf8_lossy(&body));
+        say(std::io::stdout(), &String::from_utf8_lossy(&body));
     } else {
-        print!("{}", page(&status));
+        say(std::io::stdout(), &page(&status));
     }
     Outcome::Done
 }
 
-fn block_on_ask(address: std::net::SocketAddr) -> Result<bytes::Bytes, String> {
+fn block_on_ask(address: std::net::SocketAddr, path: &str) -> Result<bytes::Bytes, String> {
     let mut answer = Err(String::new());
     block_on(async {
-        answer = client::ask(address, Method::GET, "/status").await;
+        answer = client::ask(address, Method::GET, path).await;
         Outcome::Done
     });
     answer

@@ -1,6 +1,11 @@
 //! Where connections come from: a TCP listener, or pipes in memory.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -13,6 +18,12 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Holds back what is written from now on until the stream is shut down, so that its end comes
     /// with it and not after it.
     fn hold(&self) {}
+
+    /// Waits until it is open: where a handshake comes first, until that is done. Its failure shows
+    /// in the first read.
+    fn poll_open(&mut self, _task: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 impl Io for TcpStream {

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::tasks::Executor;
@@ -36,6 +36,9 @@ use super::{
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a handshake may still take when the port closes.
+const OPENING: Duration = Duration::from_secs(2);
 
 /// What is kept of an HTTP/2 stream whose client does not read, before its server is held back.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -54,6 +57,16 @@ pub async fn run<H: Handler>(
     let context = Arc::new(context);
     let head_by = Instant::now() + limits.header_timeout;
     let mut closes = stages.clone();
+    // Who is in the middle of a handshake has not yet had the chance to ask.
+    tokio::select! {
+        biased;
+        opened = timeout_at(head_by, poll_fn(|task| io.poll_open(task))) => {
+            if opened.is_err() {
+                return Some(Refusal::HeadTimeout.name());
+            }
+        }
+        () = async { idle_closes(&mut closes).await; sleep(OPENING).await } => return None,
+    }
     let begin = tokio::select! {
         biased;
         begin = timeout_at(head_by, first_bytes(&mut io)) => begin,

@@ -10,6 +10,8 @@ use super::metrics::{Described, Keep};
 pub enum Verdict {
     /// The pod gets its sidecar.
     Injected,
+    /// The pod gets its sidecar, and has a preStop hook that does not wait for the drain.
+    Unprotected,
     /// The pod is not meant, or has its sidecar already.
     Left,
     /// The pod was let through without the sidecar that it should have got.
@@ -19,13 +21,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Verdict; 4] =
-        [Verdict::Injected, Verdict::Left, Verdict::Failed, Verdict::Refused];
+    pub const ALL: [Verdict; 5] =
+        [Verdict::Injected, Verdict::Unprotected, Verdict::Left, Verdict::Failed, Verdict::Refused];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Injected => "injected",
+            Verdict::Unprotected => "unprotected",
             Verdict::Left => "left",
             Verdict::Failed => "failed",
             Verdict::Refused => "refused",
@@ -36,9 +39,18 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Reviews {
     registry: Registry,
-    counts: [IntCounter; 4],
+    counts: [IntCounter; 5],
+    pub certificate: Certificate,
+}
+
+/// What is told of the webhook's certificate.
+#[derive(Debug, Clone)]
+pub struct Certificate {
     /// 0 when what the files hold cannot be served.
-    pub certificate_fits: IntGauge,
+    pub fits: IntGauge,
+    /// Of the one that is served; 0 until there is one.
+    pub not_before: IntGauge,
+    pub not_after: IntGauge,
 }
 
 impl Reviews {
@@ -55,17 +67,27 @@ impl Reviews {
         keep.build_info();
         let reviews = keep.counters(
             "webhook_reviews_total",
-            "Admission reviews by result: injected, left, failed or refused.",
+            "Admission reviews by result: injected, unprotected (its own preStop hook does not wait for the drain), left, failed or refused.",
             &["result"],
         );
-        let certificate_fits = keep.gauge(
-            "webhook_certificate_fits",
-            "1 while the certificate of the files is the one that is served, else 0.",
-        );
+        let certificate = Certificate {
+            fits: keep.gauge(
+                "webhook_certificate_fits",
+                "1 while the certificate of the files is the one that is served, else 0.",
+            ),
+            not_before: keep.gauge(
+                "webhook_certificate_not_before_timestamp_seconds",
+                "From when the certificate that is served is valid; 0 until there is one.",
+            ),
+            not_after: keep.gauge(
+                "webhook_certificate_not_after_timestamp_seconds",
+                "Until when the certificate that is served is valid; 0 until there is one.",
+            ),
+        };
         let described = keep.described();
         let metrics = Self {
             counts: Verdict::ALL.map(|verdict| reviews.with_label_values(&[verdict.name()])),
-            certificate_fits,
+            certificate,
             registry,
         };
         (metrics, described)

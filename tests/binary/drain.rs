@@ -224,14 +224,30 @@ fn a_drain_on_request_waits_for_the_signal() {
         "POST /drain HTTP/1.1\r\nHost: a\r\nOrigin: http://evil\r\nConnection: close\r\n\r\n";
     assert!(crate::harness::exchange(ebbtide.admin, page).starts_with("HTTP/1.1 403"));
     assert_eq!(ebbtide.status()["phase"], "Serving");
+    let ready = || command(&["status", "--ready", "--admin", &admin]).output().unwrap();
+    assert_eq!((ready().status.code(), &*ready().stdout), (Some(0), &b"ready\n"[..]));
     let drained = command(&["drain", "--wait", "--admin", &admin]).output().unwrap();
     assert!(drained.status.success(), "{drained:?}");
     assert_eq!(ebbtide.status()["phase"], "Drained");
     assert!(ebbtide.ask(&call("1", "")).contains("-32010"));
     let status = command(&["status", "--admin", &admin]).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains("Drained (why: request)"));
+    assert_eq!((status.status.code(), ready().status.code()), (Some(0), Some(1)));
+    assert!(String::from_utf8_lossy(&ready().stderr).contains("503"), "{:?}", ready());
     ebbtide.signal("-TERM");
     assert_eq!(ebbtide.ended().code(), Some(0));
+}
+
+#[test]
+fn it_is_not_ready_before_the_server_is() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ebbtide = Ebbtide::launch(nobody, &[]);
+    let admin = format!("127.0.0.1:{}", ebbtide.admin);
+    let ready = command(&["status", "--ready", "--admin", &admin]).output().unwrap();
+    assert_eq!(ready.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ready.stderr).contains("upstream"), "{ready:?}");
+    let status = command(&["status", "--admin", &admin]).output().unwrap();
+    assert_eq!(status.status.code(), Some(0));
 }
 
 #[test]

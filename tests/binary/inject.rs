@@ -150,6 +150,31 @@ fn a_dry_run_shows_a_diff_and_nothing_else() {
 
 /// Every kind that makes pods, in documents, in a List, as JSON.
 #[test]
+fn the_sidecar_gets_the_resources_that_are_asked_for() {
+    let resources = |arguments: &[&str]| {
+        let (code, out, told) = fed(arguments, PLAIN.as_bytes());
+        assert_eq!(code, 0, "{told}");
+        values(&out)[1]["spec"]["template"]["spec"]["initContainers"][0]["resources"].clone()
+    };
+    let requests = json!({"cpu": "10m", "memory": "16Mi"});
+    assert_eq!(
+        resources(&["inject"]),
+        json!({"requests": requests, "limits": {"memory": "128Mi"}})
+    );
+    let limits = ["inject", "--limits", "cpu=200m,ephemeral-storage=1Gi"];
+    assert_eq!(
+        resources(&limits),
+        json!({"requests": requests, "limits": {"cpu": "200m", "ephemeral-storage": "1Gi"}})
+    );
+    assert_eq!(resources(&["inject", "--limits", ""]), json!({ "requests": requests }));
+    for (limits, named) in [("cpu=much", "cpu=100m,memory=128Mi"), ("cpu=5m", "cpu, 5m")] {
+        let (code, out, told) = fed(&["inject", "--limits", limits], PLAIN.as_bytes());
+        assert_eq!((code, &*out), (64, ""), "{told}");
+        assert!(told.contains("--limits") && told.contains(named), "{told}");
+    }
+}
+
+#[test]
 fn all_kinds_and_lists() {
     let pod = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [
         {"name": "server", "image": "i", "ports": [{"name": "mcp", "containerPort": 3000}]},
@@ -286,7 +311,6 @@ fn bad_input() {
         "",
         "\n",
         "just words\n",
-        "- a list\n",
         "a: !mine &x {b: *y}\n".replace("*y", "1").as_str(),
         &large,
         "\u{feff}a: 1\r\n",
@@ -311,4 +335,80 @@ fn anchors_in_a_pod_stay_true() {
             [0]["value"],
         "yes"
     );
+}
+
+/// A Service that also selects pods which stay as they are: by the name of the port, where all
+/// have it; else it is left alone, and what to do is said.
+#[test]
+fn a_service_shared_with_pods_that_stay_as_they_are() {
+    let pod = |name: &str, label: &str, port: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: a, ebbtide.dev/inject: {label}}}}}\nspec: {{containers: [{{name: server, image: i, ports: [{port}]}}]}}\n---\n"
+        )
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: a}, ports: [{port: 80, targetPort: 3000}]}\n";
+    let ours = pod("ours", "enabled", "{name: mcp, containerPort: 3000}");
+    for (other, moves) in [
+        ("{name: mcp, containerPort: 3000}", true),
+        ("{containerPort: 3000}", false),
+        ("{name: web, containerPort: 3000}", false),
+        ("{name: mcp, containerPort: 4000}", false),
+    ] {
+        for order in [0, 1] {
+            let mut pods = [ours.clone(), pod("other", "disabled", other)];
+            pods.rotate_left(order);
+            let (out, told) = injected(&format!("{}{service}", pods.concat()));
+            let to = values(&out).pop().unwrap()["spec"]["ports"][0]["targetPort"].clone();
+            assert_eq!(to == "mcp", moves, "{other}: {told}");
+            let said = told.contains("Service/s: targetPort of port 80 stays 3000");
+            assert!(said != moves && (moves || told.contains("find Pod/other")), "{told}");
+            assert_eq!(injected(&out).0, out);
+            let (_, found, _) = fed(&["check"], out.as_bytes());
+            assert_eq!(found.contains("it selects Pod/other, too"), !moves, "{found}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_beside_a_port_stays() {
+    for ports in [
+        "    - name: http # the clients'\n      containerPort: 3000\n",
+        "    - containerPort: 3000\n      name: http # the clients'\n    # below\n",
+    ] {
+        let input = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: server\n    image: i\n    args:\n    - |+\n      keep\n\n    &p ports:\n{ports}"
+        );
+        let (out, told) = injected(&input);
+        assert!(!told.contains("written anew"), "{told}");
+        for kept in ["# the clients'", "|+\n      keep\n\n", "&p ports:"] {
+            assert!(out.contains(kept), "{out}");
+        }
+        assert_eq!(
+            values(&out)[0]["spec"]["containers"][0]["ports"][0],
+            json!({"containerPort": 3000})
+        );
+        assert_eq!(injected(&out).0, out);
+        let back = fed(&["inject", "--uninject"], out.as_bytes()).1;
+        assert_eq!(values(&back), values(&input));
+    }
+}
+
+#[test]
+fn what_could_not_be_found_again_is_refused() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: a}}\nspec:\n  containers:\n  - {name: server, ports: [{name: mcp, containerPort: 3000}]}\n";
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: a}, ports: [{targetPort: 3000}]}\n";
+    for (input, place, part) in [
+        (pod.replace("name: server, ", ""), "document 1, line 1: ", "`containers[0]` has no name"),
+        (
+            format!("{pod}  - name: server\n"),
+            "document 1, line 1: ",
+            "two containers are called `server`",
+        ),
+        (format!("{pod}{service}"), "document 2, line 8: ", "no number `port`"),
+        (format!("{pod}\u{feff}---\na: 1\n"), "document 1, line 7: ", "U+FEFF"),
+    ] {
+        let (code, out, told) = fed(&["inject"], input.as_bytes());
+        assert_eq!((code, out.as_str()), (1, ""), "{told}");
+        assert!(told.contains(place) && told.contains(part), "{told}");
+    }
 }

@@ -54,8 +54,14 @@ impl Authority {
     }
 
     fn issue(&self) -> Issued {
+        self.issue_until(2090)
+    }
+
+    fn issue_until(&self, year: i32) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let issued = params.signed_by(&key, &self.0).unwrap();
         Issued { der: issued.der().clone(), certificate: issued.pem(), key: key.serialize_pem() }
     }
@@ -308,8 +314,13 @@ fn a_pod_gets_what_inject_gives_it() {
     let response = client.mutate(&review("u-3", "default", &other))["response"].clone();
     assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
     assert!(response["warnings"][0].as_str().unwrap().contains("Pod/mcp comes without"));
+    let mut keeps = pod();
+    keeps["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
+    client.mutate(&review("u-4", "default", &keeps));
     let metrics = client.get("/metrics").body;
-    for (result, count) in [("injected", 1), ("left", 3), ("failed", 1), ("refused", 0)] {
+    for (result, count) in
+        [("injected", 1), ("unprotected", 1), ("left", 3), ("failed", 1), ("refused", 0)]
+    {
         let line = format!("ebbtide_webhook_reviews_total{{result=\"{result}\"}} {count}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
@@ -373,8 +384,21 @@ fn a_certificate_is_waited_for() {
     assert!(problem.contains("tls.key has no private key"), "{problem}");
     let answer = probe.get("/readyz");
     assert!(answer.status == 503 && answer.body.contains("tls.key"), "{}", answer.body);
+    let mut validity = |not_before: u64, not_after: u64| {
+        let metrics = probe.get("/metrics").body;
+        for (name, at) in [("before", not_before), ("after", not_after)] {
+            let name = format!("ebbtide_webhook_certificate_not_{name}_timestamp_seconds");
+            assert!(metrics.contains(&format!("\n{name} {at}\n")), "{metrics}");
+        }
+    };
+    validity(0, 0);
     secret.issued(&issued);
     webhook.logged("certificate loaded");
+    validity(978_307_200, 3_786_912_000);
+    let issued = authority.issue_until(2030);
+    secret.issued(&issued);
+    webhook.logged("certificate loaded");
+    validity(978_307_200, 1_893_456_000);
     assert_eq!(probe.get("/readyz").status, 200);
     assert_eq!(Client::connect(port, &authority.trusted()).shown(), issued.der);
 }
@@ -490,6 +514,29 @@ fn it_ends_without_losing_a_review() {
     in_flight.stream.write_all(end.as_bytes()).unwrap();
     let answer = in_flight.answer();
     assert!(answer.status == 200 && answer.body.contains("u-1"), "{}", answer.body);
+    assert!(webhook.ended().success());
+}
+
+/// A handshake under way at the very end is one that the API server would see broken.
+#[test]
+fn it_ends_without_cutting_a_handshake() {
+    let authority = Authority::new();
+    let mut secret = Secret::new("handshake");
+    secret.issued(&authority.issue());
+    let (mut webhook, port) = start(&secret);
+    webhook.logged("certificate loaded");
+    let mut client = Client::connect(port, &authority.trusted());
+    let mut hello = Vec::new();
+    client.stream.conn.write_tls(&mut hello).unwrap();
+    let (begin, rest) = hello.split_at(hello.len() / 2);
+    client.stream.sock.write_all(begin).unwrap();
+    // Behind it in line: that it is answered means that the other was taken.
+    assert_eq!(Client::connect(port, &kubelet()).get("/livez").status, 200);
+    webhook.signal("-TERM");
+    webhook.logged("no new connection is taken, and the open ones end");
+    client.stream.sock.write_all(rest).unwrap();
+    let answer = client.mutate(&review("u-1", "default", &pod()));
+    assert!(answer["response"]["patch"].is_string());
     assert!(webhook.ended().success());
 }
 

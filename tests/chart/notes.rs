@@ -66,6 +66,9 @@ fn they_say_who_may_look() {
     let rbac = |values| notes("rights", &mode_with("policy", &json!({"rbac": values})));
     let some = rbac(json!({"namespaces": ["a", "b"]}));
     assert!(some.contains("The sidecars of a, b may watch"), "{some}");
+    let named = json!(["a", {"name": "b"}, {"name": "c", "serviceAccounts": ["x", "y"]}]);
+    let named = rbac(json!({ "namespaces": named }));
+    assert!(named.contains("The sidecars of a, b, c (x, y) may watch"), "{named}");
     let all = rbac(json!({"bind": "cluster"}));
     assert!(all.contains("Every service account of the cluster"), "{all}");
     assert!(!rbac(json!({"create": false})).contains("rolebinding"));

@@ -99,6 +99,23 @@ fn labels_decide_who_is_injected() {
     );
 }
 
+#[test]
+fn sidecars_get_the_resources_of_the_values() {
+    let values = json!({"sidecar": {"resources": {"limits": {"cpu": "200m", "memory": null}}}});
+    for (values, requests, limits) in [
+        (mode("policy"), "cpu=10m,memory=16Mi", "memory=128Mi"),
+        (mode_with("policy", &values), "cpu=10m,memory=16Mi", "cpu=200m"),
+    ] {
+        let policy = only(&values, "MutatingAdmissionPolicy");
+        let variables = policy["spec"]["variables"].as_array().unwrap();
+        for (name, expected) in [("requestsDefault", requests), ("limitsDefault", limits)] {
+            let found = variables.iter().find(|variable| variable["name"] == name).unwrap();
+            let expression = found["expression"].as_str().unwrap();
+            assert!(expression.starts_with(&format!("'{expected}'.split")), "{expression}");
+        }
+    }
+}
+
 /// An annotation is a setting's if and only if `run` has it, and arguments come in its order.
 #[test]
 fn the_policy_knows_every_setting() {

@@ -47,6 +47,19 @@ fn a_namespace_gets_them_for_itself() {
 }
 
 #[test]
+fn named_service_accounts_get_them_alone() {
+    let named = json!({"name": "b", "serviceAccounts": ["mcp", "other"]});
+    let bindings = bound(&rbac(&json!({"namespaces": ["a", named, {"name": "c"}]})));
+    let subjects: Vec<_> = bindings.iter().map(|binding| binding["subjects"].clone()).collect();
+    let group = |namespace: &str| json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": format!("system:serviceaccounts:{namespace}")}]);
+    let account = |name: &str| json!({"kind": "ServiceAccount", "name": name, "namespace": "b"});
+    assert_eq!(subjects, [group("a"), json!([account("mcp"), account("other")]), group("c")]);
+    let namespaces: Vec<_> =
+        bindings.iter().map(|binding| binding["metadata"]["namespace"].clone()).collect();
+    assert_eq!(namespaces, ["a", "b", "c"]);
+}
+
+#[test]
 fn all_service_accounts_get_them_where_asked() {
     let bindings = bound(&rbac(&json!({"bind": "cluster", "namespaces": ["a"]})));
     assert_eq!(bindings.len(), 1);

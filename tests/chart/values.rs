@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::helm::{CHART, all_of, mode, objects, refused, rendered, run, template};
+use crate::helm::{CHART, all_of, objects, refused, rendered, run, template};
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(CHART).join(name)).unwrap()
@@ -58,6 +58,13 @@ fn what_does_not_fit_is_refused() {
         (json!({"rbac": {"bind": true}}), "/rbac/bind"),
         (json!({"rbac": {"namespaces": "a"}}), "/rbac/namespaces"),
         (json!({"rbac": {"namespaces": ["Not_A_Name"]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"serviceAccounts": ["a"]}]}}), "/rbac/namespaces/0"),
+        (json!({"rbac": {"namespaces": [{"name": "a", "accounts": ["a"]}]}}), "accounts"),
+        // Nobody, where somebody was meant to be named.
+        (
+            json!({"rbac": {"namespaces": [{"name": "a", "serviceAccounts": []}]}}),
+            "/rbac/namespaces/0",
+        ),
         (json!({"image": {"tag": 1}}), "/image/tag"),
         (json!({"image": {"digest": "latest"}}), "/image/digest"),
         (json!({"image": {"pullPolicy": "Sometimes"}}), "/image/pullPolicy"),
@@ -77,6 +84,16 @@ fn what_does_not_fit_is_refused() {
         (json!({"networkPolicy": {"from": [{"pods": {}}]}}), "/networkPolicy/from/0"),
         (json!({"networkPolicy": {"from": [{}]}}), "/networkPolicy/from/0"),
         (json!({"commonLabels": {"a": 1}}), "/commonLabels/a"),
+        (json!({"sidecar": {"resources": {"limits": {"cpus": "1"}}}}), "cpus"),
+        (json!({"sidecar": {"resources": {"limits": {"cpu": "much"}}}}), "limits/cpu"),
+        (
+            json!({"injection": {"mode": "policy"}, "sidecar": {"resources": {"limits": {"cpu": "9m"}}}}),
+            "the limit of cpu, 9m, is below what is requested of it, 10m",
+        ),
+        (
+            json!({"injection": {"mode": "webhook"}, "sidecar": {"resources": {"requests": {"memory": "1Gi"}}}}),
+            "the limit of memory, 128Mi, is below",
+        ),
     ] {
         let error = refused(&values);
         assert!(error.contains(named), "{values}: {error}");
@@ -118,18 +135,21 @@ fn helm_finds_nothing_to_complain_about() {
     }
 }
 
-/// The schemas of custom resources are not ours to keep: what stands in them is compared in
-/// `monitoring` and `webhook`.
 #[test]
-fn every_version_of_kubernetes_knows_every_field() {
-    let place = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/chart/schemas/{{ .NormalizedKubernetesVersion }}/{{ .ResourceKind }}{{ .KindSuffix }}.json"
-    );
+fn every_version_of_kubernetes_and_every_operator_knows_every_field() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/schemas");
+    let places = ["{{ .NormalizedKubernetesVersion }}", "custom"].map(|folder| {
+        format!("{FOLDER}/{folder}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json")
+    });
+    let issued_by = |issuer: Value| {
+        let mut values = all_of("webhook");
+        values["webhook"]["certificate"] = json!({"source": "certManager", "issuerRef": issuer});
+        values
+    };
     let check = |version: &str, text: &str| {
-        let of = ["-kubernetes-version", version, "-schema-location", place];
-        let skip = ["-skip", "PodMonitor,PrometheusRule,Certificate,Issuer"];
-        let arguments = [&["-strict", "-summary", "-exit-on-error"][..], &of, &skip].concat();
+        let of = ["-kubernetes-version", version];
+        let schemas = ["-schema-location", &places[0], "-schema-location", &places[1]];
+        let arguments = [&["-strict", "-summary", "-exit-on-error"][..], &of, &schemas].concat();
         run("kubeconform", &arguments, text)
     };
     for (version, modes) in [
@@ -142,10 +162,24 @@ fn every_version_of_kubernetes_knows_every_field() {
             let text = template(Path::new(CHART), version, &[], &all_of(name)).unwrap();
             check(version, &text).unwrap_or_else(|error| panic!("{version} {name}: {error}"));
         }
+        for issuer in [json!({}), json!({"kind": "ClusterIssuer", "name": "x"})] {
+            let text = template(Path::new(CHART), version, &[], &issued_by(issuer)).unwrap();
+            check(version, &text).unwrap_or_else(|error| panic!("{version}: {error}"));
+        }
     }
     // It can say no, and has a schema for each kind.
-    let text = template(Path::new(CHART), "1.36.0", &[], &mode("webhook")).unwrap();
-    assert!(check("1.36.0", &text.replace("replicas: 2", "replica: 2")).is_err());
+    let text = template(Path::new(CHART), "1.36.0", &[], &issued_by(json!({}))).unwrap();
+    for (right, wrong) in [
+        ("replicas: 2", "replica: 2"),
+        ("podMetricsEndpoints:", "podMetricEndpoints:"),
+        ("scheme: https", "scheme: ftp"),
+        ("expr:", "expression:"),
+        ("dnsNames:", "dnsName:"),
+        ("selfSigned:", "selfsigned:"),
+    ] {
+        assert!(text.contains(right), "{right}: {text}");
+        assert!(check("1.36.0", &text.replace(right, wrong)).is_err(), "{wrong}");
+    }
     assert!(check("1.35.0", "{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicy, metadata: {name: x}, spec: {}}").is_err());
 }
 

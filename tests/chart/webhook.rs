@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     helm::{
-        CHART, NAMESPACE, all_of, mode, mode_with, objects, of_kind, only, refused, rendered,
+        CHART, NAMESPACE, all_of, mode, mode_with, objects, of_kind, only, refused, rendered, run,
         template,
     },
     policy::selects,
@@ -54,7 +54,8 @@ fn the_deployment_passes_restricted_and_calls_the_program_as_it_wants() {
             .collect::<Vec<_>>()
             .join(" "),
         "webhook --listen 0.0.0.0:7443 --certificate /etc/ebbtide/tls/tls.crt --key \
-         /etc/ebbtide/tls/tls.key --image ghcr.io/ebbtide/ebbtide:0.1.0 --mode native"
+         /etc/ebbtide/tls/tls.key --image ghcr.io/ebbtide/ebbtide:0.1.0 --mode native --requests \
+         cpu=10m,memory=16Mi --limits memory=128Mi"
     );
     assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
     assert_eq!(
@@ -85,6 +86,25 @@ fn what_the_deployment_takes_from_the_values() {
     ] {
         assert_eq!(pod["spec"][field], value, "{field}");
     }
+}
+
+#[test]
+fn sidecars_get_the_resources_of_the_values() {
+    let values = json!({"sidecar": {"resources": {
+        "requests": {"cpu": 1, "memory": null}, "limits": {"cpu": "1500m", "ephemeral-storage": "1Gi"},
+    }}});
+    let values = mode_with("webhook", &values);
+    let args = &only(&values, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
+    let flags = args.as_array().unwrap()[11..].to_vec();
+    let limits = "cpu=1500m,ephemeral-storage=1Gi,memory=128Mi";
+    assert_eq!(flags, ["--requests", "cpu=1", "--limits", limits]);
+    // As the program reads them.
+    let error = run(
+        env!("CARGO_BIN_EXE_ebbtide"),
+        &["inject", "--requests", "cpu=1", "--limits", limits],
+        "kind: List",
+    );
+    assert!(error.is_ok(), "{error:?}");
 }
 
 /// Selectors that do not select what they mean fail silently.

@@ -33,6 +33,11 @@ impl Manifest {
         Self::read("wrapper.yaml")
     }
 
+    /// The Job that rolls the others.
+    pub fn rehearsal() -> Self {
+        Self::read("rehearse.yaml")
+    }
+
     /// The same server as it was before ebbtide came.
     pub fn without_ebbtide() -> Self {
         let mut manifest = Self::native_sidecar();

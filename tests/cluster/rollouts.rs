@@ -3,7 +3,12 @@
 
 use serde_json::json;
 
-use crate::{kubectl::attempt, manifest::Manifest, namespace::Namespace, rehearsal::Report};
+use crate::{
+    kubectl::{attempt, kubectl},
+    manifest::Manifest,
+    namespace::Namespace,
+    rehearsal::Report,
+};
 
 const DRAINING: i32 = -32010;
 
@@ -35,6 +40,23 @@ fn a_rehearsal_rolls_the_deployment_itself() {
     let namespace = Namespace::with(Manifest::native_sidecar().replicas(2));
     let flags = ["--tool=slow={\"milliseconds\":2000}", "--rollout=deployment/mcp-server"];
     namespace.rehearse_with(&flags).ended().assert_nothing_lost();
+}
+
+/// By the rights of its manifest, and where pods have to be restricted.
+#[test]
+fn the_job_of_deploy_rehearses_a_rollout() {
+    let namespace = Namespace::with(Manifest::native_sidecar().replicas(2));
+    let restricted = "pod-security.kubernetes.io/enforce=restricted";
+    kubectl(&["label", "namespace", &namespace.name, restricted]);
+    // Not every cluster of these tests has names for its Services.
+    let address = namespace.get(&["service", "mcp-server"])["spec"]["clusterIP"].clone();
+    let url = format!("http://{}/mcp", address.as_str().unwrap());
+    let job = Manifest::rehearsal().into_list().to_string().replace("http://mcp-server/mcp", &url);
+    namespace.apply(&job.parse().unwrap());
+    namespace.wait("job/ebbtide-rehearse", "condition=Complete");
+    let deployment = namespace.get(&["deployment", "mcp-server"]);
+    let template = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert!(template["kubectl.kubernetes.io/restartedAt"].is_string(), "{template}");
 }
 
 fn scale_in(manifest: Manifest) -> Report {

@@ -59,6 +59,27 @@ response_timeout:DURATION max_inbound:NUMBER max_header_bytes:BYTES max_headers:
 header_timeout:DURATION drain_token_file:FILE log_level:LEVEL log_format:FORMAT
 {{- end -}}
 
+{{/* A quantity as a number, to compare it with another. */}}
+{{- define "ebbtide.number" -}}
+{{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $unit := regexFind "[a-zA-Z]*$" . -}}
+{{- mulf (trimSuffix $unit . | float64) (get $units $unit | default 1.0) -}}
+{{- end -}}
+
+{{/* Half of the sidecar's resources, as `ebbtide inject --requests` takes them. */}}
+{{- define "ebbtide.quantities" -}}
+{{- $resources := .context.Values.sidecar.resources -}}
+{{- $entries := list -}}
+{{- range $name, $quantity := get $resources .half -}}
+{{- $request := get ($resources.requests | default dict) $name -}}
+{{- if and (eq $.half "limits") $request (lt (include "ebbtide.number" (toString $quantity) | float64) (include "ebbtide.number" (toString $request) | float64)) -}}
+{{- fail (printf "sidecar.resources: the limit of %s, %v, is below what is requested of it, %v: no pod with the sidecar could start" $name $quantity $request) -}}
+{{- end -}}
+{{- $entries = append $entries (printf "%s=%v" $name $quantity) -}}
+{{- end -}}
+{{- join "," $entries -}}
+{{- end -}}
+
 {{/*
 The namespaces in which pods may be injected. Where `labelled` is given: true for those whose own
 label says so, false for all the others, where a pod's label has to.

@@ -5,6 +5,7 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
 */}}
 {{- define "ebbtide.variables" -}}
 {{- $prefix := "config.ebbtide.dev/" -}}
+{{- $quantities := "^(cpu|memory|ephemeral-storage)=[0-9]{1,9}([.][0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$" -}}
 - name: pod
   expression: {{ .pod }}
 - name: containers
@@ -21,7 +22,8 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     {{ include "ebbtide.shapes" . | nindent 4 | trim }}
 - name: unknown
   expression: >-
-    variables.settings.filter(name, !(name in variables.shapes || name in ['port', 'after']))
+    variables.settings.filter(name, !(name in variables.shapes ||
+      name in ['port', 'after', 'requests', 'limits']))
 - name: misfits
   expression: >-
     variables.settings.filter(name, name in variables.shapes &&
@@ -107,6 +109,45 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
     variables.after == '' ? 0 :
     variables.pod.spec.?initContainers.orValue([]).map(container, container.name)
     .indexOf(variables.after) + 1
+
+# What the sidecar asks of its node and may take of it: the chart's, and over that the pod's own,
+# unless that does not fit.
+{{- $entries := "transformMapEntry(index, entry, {entry.split('=')[0]: entry.split('=')[1]})" }}
+{{- range $half := list "requests" "limits" }}
+- name: {{ $half }}Default
+  expression: >-
+    '{{ include "ebbtide.quantities" (dict "context" $.context "half" $half) }}'.split(',')
+    .filter(entry, entry != '')
+- name: {{ $half }}Asked
+  expression: >-
+    '{{ $half }}' in variables.settings ?
+    variables.annotations['{{ $prefix }}{{ $half }}'].split(',') : []
+- name: {{ $half }}Wanted
+  expression: >-
+    (variables.{{ $half }}Default.filter(entry, !variables.{{ $half }}Asked.exists(asked,
+      asked.startsWith(entry.split('=')[0] + '=')))
+    + variables.{{ $half }}Asked).{{ $entries }}
+{{- end }}
+- name: resourceMisfit
+  expression: >-
+    {{- range $half := list "requests" "limits" }}
+    variables.{{ $half }}Asked.exists(entry, !entry.matches('{{ $quantities }}') ||
+      variables.{{ $half }}Asked.filter(other,
+        other.startsWith(entry.split('=')[0] + '=')).size() > 1) ?
+      'annotation {{ $prefix }}{{ $half }}: ' + variables.annotations['{{ $prefix }}{{ $half }}'] +
+      ' does not fit: expected quantities of cpu, memory, ephemeral-storage as in cpu=100m,memory=128Mi, each of them once' :
+    {{- end }}
+    variables.limitsWanted.exists(name, name in variables.requestsWanted &&
+      quantity(variables.limitsWanted[name])
+      .isLessThan(quantity(variables.requestsWanted[name]))) ?
+      'annotations {{ $prefix }}requests and limits: a limit is below what is requested' :
+    ''
+{{- range $half := list "requests" "limits" }}
+- name: {{ $half }}
+  expression: >-
+    variables.resourceMisfit == '' ? variables.{{ $half }}Wanted :
+    variables.{{ $half }}Default.{{ $entries }}
+{{- end }}
 - name: refusal
   expression: >-
     variables.pod.spec.?hostNetwork.orValue(false) ?
@@ -225,8 +266,8 @@ Object.spec.initContainers{
       httpGet: Object.spec.initContainers.lifecycle.preStop.httpGet{
         path: '/prestop/self', port: variables.adminPort}}},
   resources: Object.spec.initContainers.resources{
-    requests: {'cpu': '10m', 'memory': '16Mi'},
-    limits: {'memory': '128Mi'}},
+    requests: variables.requests,
+    limits: variables.limits},
   securityContext: Object.spec.initContainers.securityContext{
     allowPrivilegeEscalation: false,
     readOnlyRootFilesystem: true,

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::{CronJob, Job},
-    core::v1::{Pod, Service},
+    core::v1::{Namespace, Pod, Service},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -22,9 +22,9 @@ use crate::cli::{kubeconfig, manifest::Object};
 /// Of each kind at once; more come in further pages.
 const PAGE: u32 = 500;
 
-/// What makes pods in a namespace, and what stands beside it. What a controller made is left out:
-/// the controller's own object is what can be changed.
-pub async fn objects(namespace: &str) -> Result<Vec<Object>> {
+/// What makes pods in a namespace, the pods themselves, and what stands beside them; and what to
+/// tell where the namespace's own labels cannot be read.
+pub async fn objects(namespace: &str) -> Result<(Vec<Object>, Option<String>)> {
     let client = kubeconfig::client().await.map_err(|error| {
         anyhow!(
             "--namespace needs a cluster, and neither KUBECONFIG nor a service account leads to \
@@ -47,17 +47,33 @@ pub async fn objects(namespace: &str) -> Result<Vec<Object>> {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let found = all(&api).await.map_err(|error| explain(error, &resource, namespace))?;
         for object in found {
-            let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
-            if owners.iter().any(|owner| owner.controller == Some(true)) {
-                continue;
-            }
-            let mut value = serde_json::to_value(object).context("an object of the cluster")?;
-            value["apiVersion"] = resource.api_version.clone().into();
-            value["kind"] = resource.kind.clone().into();
-            objects.push(Object { document: objects.len(), pointer: String::new(), value });
+            objects.push(named(object, &resource, objects.len())?);
         }
     }
-    Ok(objects)
+    let resource = erased::<Namespace>();
+    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let unknown = match api.get(namespace).await {
+        Ok(found) => {
+            objects.push(named(found, &resource, objects.len())?);
+            None
+        }
+        Err(Error::Api(status)) if status.code == 404 => {
+            return Err(anyhow!("there is no namespace {namespace}"));
+        }
+        Err(error) => Some(format!(
+            "the labels of namespace {namespace} cannot be read, so whether they ask for injection \
+             is not known: {error}"
+        )),
+    };
+    Ok((objects, unknown))
+}
+
+/// The lists of the API do not say of each item what it is.
+fn named(object: DynamicObject, resource: &ApiResource, number: usize) -> Result<Object> {
+    let mut value = serde_json::to_value(object).context("an object of the cluster")?;
+    value["apiVersion"] = resource.api_version.clone().into();
+    value["kind"] = resource.kind.clone().into();
+    Ok(Object { document: number, pointer: String::new(), value })
 }
 
 fn erased<K: Resource<DynamicType = ()> + Debug>() -> ApiResource {

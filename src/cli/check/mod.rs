@@ -6,6 +6,7 @@
 mod live;
 mod output;
 pub mod rules;
+mod running;
 pub mod world;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -21,6 +22,10 @@ use super::{
 };
 use crate::config::value;
 
+const NOTHING: &str = "nothing was checked: no pod that serves MCP clients was found; looked for in \
+                       Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and CronJob, and \
+                       Lists of them";
+
 pub fn command() -> Command {
     Command::new("check")
         .about("Find in a manifest what would lose calls when its pods end")
@@ -28,7 +33,11 @@ pub fn command() -> Command {
             "Looks at pods that have ebbtide, a port named mcp or http, the annotation \
              config.ebbtide.dev/port, or the label `ebbtide.dev/inject: enabled`, and at the \
              Services, PodDisruptionBudgets and HorizontalPodAutoscalers beside them. Exit code 0 \
-             without findings, 1 with. The rules stand in docs/checks.md.",
+             without findings, 1 with. The rules stand in docs/checks.md. In the cluster a workload is \
+             looked at as its newest pod runs: injection adds the sidecar to Pods, not to what \
+             makes them. --namespace needs the right to list deployments, statefulsets, \
+             daemonsets, replicasets, jobs, cronjobs, pods, services, poddisruptionbudgets and \
+             horizontalpodautoscalers there, and to get the namespace itself, for its label.",
         )
         .arg(inject::file_argument())
         .arg(
@@ -71,13 +80,10 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     };
     let namespace = matches.get_one::<String>("namespace");
     let (name, found) = match namespace {
-        Some(namespace) => {
-            let objects = match in_cluster(namespace) {
-                Ok(objects) => objects,
-                Err(error) => return Outcome::Failed(format!("{error:#}")),
-            };
-            (format!("namespace {namespace}"), Ok(look(&objects, limits, |_, _| None)))
-        }
+        Some(namespace) => match in_cluster(namespace, limits) {
+            Ok(found) => (format!("namespace {namespace}"), Ok(found)),
+            Err(error) => return Outcome::Failed(format!("{error:#}")),
+        },
         None => match inject::read(matches) {
             Ok((name, text)) => (name, in_text(&text, limits)),
             Err(error) => return Outcome::Failed(error),
@@ -108,17 +114,21 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     }
 }
 
-fn in_cluster(namespace: &str) -> anyhow::Result<Vec<Object>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(live::objects(namespace))
-}
-
 type Looked = (Vec<Finding>, Vec<String>);
+
+fn in_cluster(namespace: &str, limits: Limits) -> anyhow::Result<Looked> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (objects, unknown) = runtime.block_on(live::objects(namespace))?;
+    let (found, mut notes) = look(objects, limits, |_, _| None);
+    // Who has nothing to mend need not know more.
+    notes.extend(unknown.filter(|_| !found.is_empty()));
+    Ok((found, notes))
+}
 
 fn in_text(text: &str, limits: Limits) -> Result<Looked, String> {
     let documents = manifest::read(text).map_err(|error| error.to_string())?;
     let objects = manifest::objects(&documents);
-    Ok(look(&objects, limits, |object, path| {
+    Ok(look(objects, limits, |object, path| {
         let document = &documents[object.document];
         let node = document.root.nearest(&format!("{}{path}", object.pointer));
         Some(Place { document: document.number, line: document.line + node.line - 1 })
@@ -127,11 +137,12 @@ fn in_text(text: &str, limits: Limits) -> Result<Looked, String> {
 
 /// What the rules find, in the order of the text, and what could not be looked at.
 fn look(
-    objects: &[Object],
+    objects: Vec<Object>,
     limits: Limits,
     place: impl Fn(&Object, &str) -> Option<Place>,
 ) -> Looked {
-    let world = World::of(objects, limits);
+    let (objects, mut notes) = running::as_they_run(objects);
+    let world = World::of(&objects, limits);
     let mut found: Vec<Finding> = Vec::new();
     for rule in RULES {
         for broken in (rule.find)(&world) {
@@ -147,18 +158,14 @@ fn look(
         }
     }
     found.sort_by_key(|found| found.place.map(|place| place.line));
-    let mut notes: Vec<String> = world
-        .left_out
-        .iter()
-        .map(|index| {
-            let object = &objects[*index];
-            let place = place(object, "").map(|place| place.to_string()).unwrap_or_default();
-            let title = object.title();
-            format!("{place}{title}: left out: nothing says that it serves MCP clients")
-        })
-        .collect();
+    notes.extend(world.left_out.iter().map(|index| {
+        let object = &objects[*index];
+        let place = place(object, "").map(|place| place.to_string()).unwrap_or_default();
+        let title = object.title();
+        format!("{place}{title}: left out: nothing says that it serves MCP clients")
+    }));
     if world.workloads.is_empty() {
-        notes.push("no pod that serves MCP clients was found: nothing was checked".into());
+        notes.push(NOTHING.into());
     }
     (found, notes)
 }

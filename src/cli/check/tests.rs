@@ -80,6 +80,68 @@ fn what_we_write_ourselves_is_clean() {
     assert_eq!(seen, 4, "native, classic, wrapper, and the example");
 }
 
+/// How many pods there are says the autoscaler, where one is there, and of those
+/// that are not to run nothing is said.
+#[test]
+fn how_many_pods_there_are() {
+    let good = fixture("database-limit", "good.yaml");
+    let all =
+        good.replace("maxUnavailable: 0", "maxUnavailable: 2").replace("kind: PodDis", "kind: No");
+    let of = |text: &str| -> Vec<String> {
+        check(text)
+            .into_iter()
+            .map(|found| format!("{}: {}", found.rule.name, found.says))
+            .collect()
+    };
+    let unsaid = all.replace("  replicas: 2\n", "");
+    let said = of(&unsaid);
+    assert!(said.len() == 2 && said[1].contains("all 2 of them"), "{said:?}");
+    assert_eq!(of(&unsaid.replace("minReplicas: 2", "minReplicas: 3")).len(), 1);
+    let alone = unsaid.replace("kind: HorizontalPodAutoscaler", "kind: Other");
+    let said = of(&alone);
+    assert!(said.len() == 1 && said[0].contains("all 1 of them"), "{said:?}");
+    assert_eq!(of(&all.replace("replicas: 2", "replicas: 0")), Vec::<String>::new());
+}
+
+/// A Service may select pods that have no sidecar, and those that serve no client.
+#[test]
+fn what_a_service_selects_besides() {
+    let good = fixture("service-bypasses-sidecar", "good.yaml");
+    let other = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: canary}\nspec:\n  template:\n    metadata: {labels: {app: mcp-server}}\n    spec: {containers: [{name: c, ports: [{name: web, containerPort: 3000}]}]}\n";
+    let of = |text: &str| -> Vec<String> {
+        let limits = Limits { slowest_call: std::time::Duration::from_secs(30), database: None };
+        let (found, _) = in_text(text, limits).unwrap();
+        found.into_iter().map(|found| format!("{}: {}", found.rule.name, found.says)).collect()
+    };
+    assert_eq!(
+        of(&format!("{good}{other}")),
+        ["service-port-unknown: no port of Deployment/canary is called `mcp`"]
+    );
+    let said = of(&format!("{}{other}", good.replace("targetPort: mcp", "targetPort: 3000")));
+    assert!(said.len() == 1 && said[0].starts_with("service-bypasses-sidecar: "), "{said:?}");
+    assert!(said[0].contains(
+        "it selects Deployment/canary, too, where port 3000 does not have the name `mcp`"
+    ));
+    let asked = other.replace("{labels", "{annotations: {config.ebbtide.dev/port: '3000'}, labels");
+    let said = of(&format!("{good}{asked}"));
+    assert!(!said.iter().any(|said| said.starts_with("service-port")), "{said:?}");
+    let unknown = other.replace("kind: Deployment", "kind: Rollout").replace("apps/v1", "x/v1");
+    assert_eq!(of(&format!("{good}{unknown}")).len(), 1);
+}
+
+#[test]
+fn a_grace_that_is_none() {
+    let good = fixture("database-limit", "good.yaml");
+    for (grace, says) in
+        [("-1", "is -1; Kubernetes takes"), ("30.5", "is 30.5; Kubernetes refuses")]
+    {
+        let found = check(&good.replace("Seconds: 60", &format!("Seconds: {grace}")));
+        let too_short = |found: &&Finding| found.rule.name == "grace-too-short";
+        let said = found.iter().find(too_short).map(|found| found.says.as_str()).unwrap();
+        assert!(said.contains(says), "{said}");
+    }
+}
+
 /// Changes of a good manifest, and the rule that each breaks.
 #[test]
 fn other_ways_to_break_a_rule() {
@@ -116,6 +178,14 @@ fn other_ways_to_break_a_rule() {
         (health, "httpGet: {path: /healthz, port: 7070}", Some("liveness-drains")),
         (health, "tcpSocket: {port: 7070}", Some("liveness-drains")),
         ("      containers:\n", "      hostNetwork: true\n      containers:\n", Some("port-taken")),
+        (health, "httpGet: {path: /healthz, port: mcp}", Some("probe-port-unknown")),
+        (health, "tcpSocket: {port: nowhere}", Some("probe-port-unknown")),
+        (health, "httpGet: {path: /healthz, port: '3000'}", None),
+        // Who has a HorizontalPodAutoscaler says no number himself.
+        ("  replicas: 2\n", "", None),
+        ("  replicas: 2\n", "  replicas: 9\n", None),
+        ("minReplicas: 2", "minReplicas: 0", None),
+        ("maxReplicas: 6", "maxReplicas: 10", Some("database-limit")),
     ] {
         assert!(good.contains(from), "{from}");
         let found: Vec<_> =

@@ -31,6 +31,8 @@ pub struct World<'a> {
     by_kind: HashMap<[&'a str; 2], Vec<usize>>,
     /// Services, by what `services::key` finds them by.
     by_label: HashMap<[&'a str; 3], Vec<usize>>,
+    /// All makers of pods and their pods, by each label.
+    pods: HashMap<[&'a str; 3], Vec<(usize, &'a Value)>>,
 }
 
 /// An object that makes pods which serve clients.
@@ -43,6 +45,13 @@ pub struct Workload<'a> {
     pub spec: &'a Value,
     pub sidecar: Option<Sidecar<'a>>,
     pub server: Option<Container<'a>>,
+}
+
+/// How many pods there are, in quiet times and in busy ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Replicas {
+    pub least: u64,
+    pub most: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -69,6 +78,7 @@ impl<'a> World<'a> {
             limits,
             by_kind: HashMap::new(),
             by_label: HashMap::new(),
+            pods: HashMap::new(),
         };
         for (index, object) in objects.iter().enumerate() {
             let kind = [object.kind(), object.namespace().unwrap_or("default")];
@@ -77,6 +87,14 @@ impl<'a> World<'a> {
                 && let Some(key) = services::key(&object.value)
             {
                 world.by_label.entry(key).or_default().push(index);
+            }
+            let other = kinds::resembles(&object.value).then_some("/spec/template");
+            if let Some(at) = kinds::template(&object.value).or(other)
+                && let Some(pod) = object.value.pointer(at)
+            {
+                for key in services::keys(object.namespace(), &pod["metadata"]["labels"]) {
+                    world.pods.entry(key).or_default().push((index, pod));
+                }
             }
             if let Some(at) = kinds::template(&object.value) {
                 match Workload::of(index, object, at) {
@@ -114,6 +132,36 @@ impl<'a> World<'a> {
         found
     }
 
+    /// The pods that a Service leads to, and what makes them.
+    pub fn selected(&self, service: &Object) -> Vec<(&'a Object, &'a Value)> {
+        let near = services::key(&service.value).and_then(|key| self.pods.get(&key));
+        let all = near.into_iter().flatten();
+        let all = all.map(|(index, pod)| (&self.objects[*index], *pod));
+        all.filter(|(object, pod)| {
+            services::selects(&service.value, object.namespace(), &pod["metadata"]["labels"])
+        })
+        .collect()
+    }
+
+    /// How many pods a workload has; `None` where something else decides, or none is to run.
+    pub fn replicas(&self, workload: &Workload<'_>) -> Option<Replicas> {
+        if !matches!(workload.object.kind(), "Deployment" | "StatefulSet" | "ReplicaSet") {
+            return None;
+        }
+        let written = workload.object.value["spec"]["replicas"].as_u64();
+        // What is scaled to nothing no HorizontalPodAutoscaler touches.
+        if written == Some(0) {
+            return None;
+        }
+        let Some((_, scaler)) = self.scaler(workload) else {
+            let count = written.unwrap_or(1);
+            return Some(Replicas { least: count, most: count });
+        };
+        let of = |field: &str| scaler.value["spec"][field].as_u64().map(|count| count.max(1));
+        let least = of("minReplicas").unwrap_or(1);
+        Some(Replicas { least, most: of("maxReplicas").unwrap_or(least).max(least) })
+    }
+
     /// What scales a workload by itself.
     pub fn scaler(&self, workload: &Workload<'_>) -> Option<(usize, &'a Object)> {
         self.beside(workload, "HorizontalPodAutoscaler").find(|(_, object)| {
@@ -125,7 +173,8 @@ impl<'a> World<'a> {
 }
 
 impl<'a> Workload<'a> {
-    fn of(index: usize, object: &'a Object, at: &'static str) -> Option<Self> {
+    /// `None` where nothing says that its pods serve clients.
+    pub fn of(index: usize, object: &'a Object, at: &'static str) -> Option<Self> {
         let pod = object.value.pointer(at)?;
         let spec = &pod["spec"];
         server::containers(spec).ok()?;
@@ -158,8 +207,11 @@ impl<'a> Workload<'a> {
         Some(Self { index, object, at, pod, spec, sidecar, server })
     }
 
+    /// Kubernetes takes a grace below zero for a second.
     pub fn grace(&self) -> u64 {
-        self.spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(DEFAULT_GRACE)
+        let grace = &self.spec["terminationGracePeriodSeconds"];
+        let below_zero = grace.as_i64().is_some_and(i64::is_negative);
+        grace.as_u64().unwrap_or(if below_zero { 1 } else { DEFAULT_GRACE })
     }
 
     /// All containers that run beside each other or before.
@@ -170,16 +222,6 @@ impl<'a> Workload<'a> {
     /// A path within the pod as one within the object.
     pub fn path(&self, within: &str) -> String {
         format!("{}{within}", self.at)
-    }
-
-    /// How many pods there are in quiet times; `None` where something else decides.
-    pub fn replicas(&self) -> Option<u64> {
-        match self.object.kind() {
-            "Deployment" | "StatefulSet" | "ReplicaSet" => {
-                Some(self.object.value["spec"]["replicas"].as_u64().unwrap_or(1))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -205,11 +247,13 @@ impl Container<'_> {
     /// Where a handler's GET goes, as a number.
     pub fn port_of(&self, get: &Value) -> Option<u16> {
         let port = &get["port"];
-        let named = || {
-            let ports = self.value["ports"].as_array()?;
-            ports.iter().find(|declared| declared["name"] == *port)?["containerPort"].as_u64()
-        };
-        port.as_u64().or_else(named).and_then(|port| port.try_into().ok())
+        let number = port.as_u64().or_else(|| self.port_named(port.as_str()?));
+        number.and_then(|port| port.try_into().ok())
+    }
+
+    pub fn port_named(&self, name: &str) -> Option<u64> {
+        let ports = self.value["ports"].as_array()?;
+        ports.iter().find(|declared| declared["name"] == name)?["containerPort"].as_u64()
     }
 
     /// Whether its preStop hook returns only when drained.

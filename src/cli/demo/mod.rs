@@ -35,10 +35,11 @@ pub async fn run(options: Options) -> Result<bool> {
     let with = play(true, options.json).await.context("the run with ebbtide")?;
     let clean = with.lost() == 0;
     if options.json {
-        println!("{}", serde_json::json!({ "without": without.json(), "with": with.json() }));
+        let both = serde_json::json!({ "without": without.json(), "with": with.json() });
+        super::say(std::io::stdout(), &format_args!("{both}\n"));
     } else {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", picture::draw(&without, &with, colour));
+        super::say(std::io::stdout(), &picture::draw(&without, &with, colour));
     }
     Ok(clean)
 }

@@ -12,7 +12,10 @@ use self::plan::{Plan, Task};
 use super::{
     Outcome,
     manifest::diff,
-    podspec::{self, Mode, Options},
+    podspec::{
+        self, Mode, Options,
+        resources::{self, Quantities, Resources},
+    },
 };
 
 pub fn command() -> Command {
@@ -24,7 +27,9 @@ pub fn command() -> Command {
              setting of `run` can be given in an annotation of the pod \
              (config.ebbtide.dev/max_connections: \"50\"), as can the server's port \
              (config.ebbtide.dev/port), where none is named mcp or http, and the init container \
-             after which the sidecar stands (config.ebbtide.dev/after). Where a pod or a \
+             after which the sidecar stands (config.ebbtide.dev/after), and what it asks of its \
+             node and may take of it where that is not what every pod gets \
+             (config.ebbtide.dev/requests and limits: \"cpu=100m\"). Where a pod or a \
              Namespace is labelled `ebbtide.dev/inject: enabled`, only such pods are changed; \
              `disabled` on a pod always wins.",
         )
@@ -60,7 +65,10 @@ pub fn file_argument() -> Arg {
 }
 
 pub fn main(matches: &ArgMatches) -> Outcome {
-    let options = Options { port: matches.get_one("port").cloned(), ..sidecar_options(matches) };
+    let options = match sidecar_options(matches) {
+        Ok(options) => Options { port: matches.get_one("port").cloned(), ..options },
+        Err(text) => return Outcome::Usage(text),
+    };
     let (name, text) = match read(matches) {
         Ok(read) => read,
         Err(text) => return Outcome::Failed(text),
@@ -85,7 +93,18 @@ pub fn main(matches: &ArgMatches) -> Outcome {
 }
 
 /// What the sidecar is like that every pod gets.
-pub fn sidecar_arguments() -> [Arg; 2] {
+pub fn sidecar_arguments() -> [Arg; 4] {
+    let quantities = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("QUANTITIES")
+            .default_value(default)
+            .value_parser(|text: &str| match text {
+                "" => Ok(Quantities::new()),
+                text => resources::quantities(text),
+            })
+            .help(help)
+    };
     [
         Arg::new("mode")
             .long("mode")
@@ -99,16 +118,24 @@ pub fn sidecar_arguments() -> [Arg; 2] {
             .default_value(podspec::image())
             .value_parser(NonEmptyStringValueParser::new())
             .help("The image of the sidecar"),
+        quantities("requests", resources::REQUESTS, "What the sidecar asks of its node"),
+        quantities("limits", resources::LIMITS, "What the sidecar may take of its node at most"),
     ]
 }
 
-pub fn sidecar_options(matches: &ArgMatches) -> Options {
+/// What they say; an error names the flag.
+pub fn sidecar_options(matches: &ArgMatches) -> Result<Options, String> {
+    let half = |name: &str| matches.get_one::<Quantities>(name).cloned().unwrap_or_default();
+    let resources = Resources::new(half("requests"), half("limits"))
+        .map_err(|error| format!("--requests and --limits: {error}"))?;
     let of = |name: &str| matches.get_one::<String>(name).cloned();
-    Options {
+    Ok(Options {
         mode: if of("mode").as_deref() == Some("classic") { Mode::Classic } else { Mode::Native },
         image: of("image").unwrap_or_default(),
         port: None,
-    }
+        resources,
+        forgives: false,
+    })
 }
 
 /// Says it beside the output; where nobody listens, that is no reason to fail.

@@ -62,8 +62,9 @@ impl Plan {
             })?;
             if found.anew {
                 notes.push(format!(
-                    "document {}, line {}: written anew, without its comments: anchors or \
-                     aliases stand where it changes",
+                    "document {}, line {}: written anew, without its comments: what stands where \
+                     it changes (an anchor, an alias, a key behind a question mark) cannot be \
+                     changed in place",
                     document.number, document.line
                 ));
             }
@@ -91,60 +92,59 @@ fn inject(
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
     let chosen = Chosen::by_labels(objects);
-    let mut injected = Vec::new();
+    // All pods that a Service here may lead to, and where they are described.
+    let mut pods: Vec<(String, Target)> = Vec::new();
     for object in objects.iter_mut() {
         let place = place(documents, object);
+        let (title, kind) = (object.title(), object.kind().to_owned());
+        let namespace = object.namespace().map(str::to_owned);
+        let target =
+            |pod: &Value, injected| Target::of(title.clone(), namespace.as_deref(), pod, injected);
         if kinds::resembles(&object.value) {
             notes.push(format!("{place}: left as it is: nothing is known of this kind's pods"));
+            pods.push((place, target(&object.value["spec"]["template"], None)));
+            continue;
         }
         let Some(at) = kinds::template(&object.value) else {
             continue;
         };
-        if !chosen.has(object, at) {
+        let is_chosen = chosen.has(object, at);
+        let pod = object.value.pointer_mut(at).filter(|pod| pod.is_object());
+        if !is_chosen {
             notes.push(format!("{place}: left as it is: it is not labelled `{LABEL}: enabled`"));
+            pods.extend(pod.map(|pod| (place, target(pod, None))));
             continue;
         }
-        let kind = object.kind().to_owned();
-        let namespace = object.namespace().map(str::to_owned);
-        let pod = object
-            .value
-            .pointer_mut(at)
-            .filter(|pod| pod.is_object())
-            .ok_or_else(|| format!("{place}: there is no `{}`", dotted(at)))?;
+        let pod = pod.ok_or_else(|| format!("{place}: there is no `{}`", dotted(at)))?;
         let became =
             podspec::inject(pod, &kind, options).map_err(|error| format!("{place}: {error}"))?;
-        match became {
-            Became::Left(why) => notes.push(format!("{place}: left as it is: {why}")),
+        let found = match became {
+            Became::Left(why) => {
+                notes.push(format!("{place}: left as it is: {why}"));
+                None
+            }
             Became::Injected(found) => {
                 notes.extend(found.notes.iter().map(|note| format!("{place}: {note}")));
-                let labels = pod["metadata"]["labels"].clone();
-                injected.push((place, namespace, labels, found));
+                Some(found)
             }
-        }
+        };
+        pods.push((place, target(pod, found)));
     }
-    let targets: Vec<Target> = injected
-        .iter()
-        .map(|(_, namespace, labels, injected)| Target {
-            namespace: namespace.as_deref(),
-            labels,
-            injected,
-        })
-        .collect();
     // Of many workloads and Services each meets only those that it may have to do with.
     let mut by_label: HashMap<[&str; 3], Vec<usize>> = HashMap::new();
-    for (index, target) in targets.iter().enumerate() {
-        for key in services::keys(target.namespace, target.labels) {
+    for (index, (_, target)) in pods.iter().enumerate() {
+        for key in services::keys(target.namespace.as_deref(), &target.labels) {
             by_label.entry(key).or_default().push(index);
         }
     }
-    let mut is_led_to = vec![false; targets.len()];
+    let mut is_led_to = vec![false; pods.len()];
     for object in objects.iter_mut().filter(|object| kinds::is_service(&object.value)) {
         let place = place(documents, object);
         let near = services::key(&object.value).and_then(|key| by_label.get(&key));
         let mut selected = Vec::new();
         for index in near.into_iter().flatten() {
-            let target = &targets[*index];
-            if services::selects(&object.value, target.namespace, target.labels) {
+            let (_, target) = &pods[*index];
+            if services::selects(&object.value, target.namespace.as_deref(), &target.labels) {
                 is_led_to[*index] = true;
                 selected.push(target);
             }
@@ -153,8 +153,8 @@ fn inject(
             .map_err(|error| format!("{place}: {error}"))?;
         notes.extend(said.into_iter().map(|note| format!("{place}: {note}")));
     }
-    for ((place, _, _, found), is_led_to) in injected.iter().zip(is_led_to) {
-        if !is_led_to {
+    for ((place, target), is_led_to) in pods.iter().zip(is_led_to) {
+        if let Some(found) = target.injected.as_ref().filter(|_| !is_led_to) {
             notes.push(format!(
                 "{place}: no Service here leads to it; one with `targetPort: {}` would go round \
                  ebbtide: it has to say `targetPort: {}`",

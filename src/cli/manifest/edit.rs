@@ -142,10 +142,16 @@ impl Editor<'_> {
         match place {
             Place::Behind { colon, indent } => {
                 let written = emit::behind_key(new, indent);
-                self.put(colon..old.end.max(colon), &written);
+                self.put(colon..self.last_line_end(old).max(colon), &written);
             }
-            Place::Inline => self.put(old.start..old.end, &emit::inline(new)),
+            Place::Inline => self.put(old.start..self.last_line_end(old), &emit::inline(new)),
         }
+    }
+
+    /// Where a part ends, without the line's end where it ends with a whole line.
+    fn last_line_end(&self, old: &Node) -> usize {
+        let own = &self.text[old.start..old.end];
+        old.start + own.strip_suffix('\n').map_or(own, |own| own.trim_end_matches('\r')).len()
     }
 
     fn block_mapping(&mut self, old: &Node, entries: &[Entry], new: &Map<String, Value>) {
@@ -160,9 +166,11 @@ impl Editor<'_> {
             }
             let begin = line_start(self.text, entry.start);
             let alone = self.text[begin..entry.start].trim().is_empty();
-            match entries.get(index + 1) {
+            match (entries.get(index + 1), self.comment_behind(entry.start, end)) {
+                // What people wrote beside it is theirs.
+                (_, Some(comment)) => self.put(entry.start..comment, ""),
                 // The dash before it stays.
-                Some(next) if !alone => self.put(entry.start..next.start, ""),
+                (Some(next), None) if !alone => self.put(entry.start..next.start, ""),
                 _ => self.put(begin..next_line(self.text, end), ""),
             }
         }
@@ -218,6 +226,14 @@ impl Editor<'_> {
             };
             self.insert(at, &emit::item_lines(&come[pairs..], column));
         }
+    }
+
+    /// Where a comment begins behind what stands in one line.
+    fn comment_behind(&self, start: usize, end: usize) -> Option<usize> {
+        let line = self.text[start..].split('\n').next()?;
+        let behind = line.get(end - start..)?;
+        let blanks = behind.len() - behind.trim_start().len();
+        (blanks > 0 && behind[blanks..].starts_with('#')).then_some(end + blanks)
     }
 
     /// The dash before an item.
@@ -308,7 +324,7 @@ mod tests {
                     value["spec"]["containers"][0].as_object_mut().unwrap().remove("name");
                 },
                 "name: a   # first\n    mode",
-                "mode",
+                "# first\n    mode",
             ),
             (
                 |value| {
@@ -324,6 +340,42 @@ mod tests {
             let (after, _) = changed(&TEXT.replace('\n', "\r\n"), change);
             assert_eq!(after, TEXT.replacen(from, to, 1).replace('\n', "\r\n"));
         }
+    }
+
+    /// The blank lines below it belong to a text that keeps them.
+    #[test]
+    fn what_stands_below_a_text_that_keeps_its_blank_lines() {
+        let text = "spec: # of it\n  a:\n  - b: |+\n      x\n\n\n  # c\n  d: >+\n\n\n  e: 1\n";
+        for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+            let (after, anew) = changed(&text, |value| value["spec"]["a"][0]["c"] = json!(1));
+            assert!(!anew && after.contains("# of it"), "{after}");
+            let (after, anew) = changed(&text, |value| {
+                value["spec"]["a"].as_array_mut().unwrap().push(json!({"b": 2}));
+                value["spec"]["d"] = json!(5);
+            });
+            assert!(!anew && after.contains("# c") && after.contains("  d: 5"), "{after}");
+            let (after, anew) = changed(&text, |value| value["spec"]["a"][0]["b"] = json!(1));
+            assert!(!anew && after.contains("  - b: 1"), "{after}");
+            let (after, anew) = changed(&text, |value| {
+                value["spec"]["a"][0] = json!({"f": 1});
+                value["spec"].as_object_mut().unwrap().remove("d");
+            });
+            assert!(!anew && after.contains("# c"), "{after}");
+        }
+    }
+
+    #[test]
+    fn keys_with_anchors() {
+        let text = "# head\n&s spec:\n  &l list:\n  - name: &n a # first\n    *n : 2\n";
+        let (after, anew) = changed(text, |value| {
+            value["spec"]["list"].as_array_mut().unwrap().insert(0, json!({"name": "z"}));
+            value["spec"]["more"] = json!(1);
+        });
+        assert!(!anew, "{after}");
+        assert!(
+            after.starts_with("# head\n&s spec:\n  &l list:\n  - name: z\n  - name: &n a # first"),
+            "{after}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub mod edit;
 mod emit;
 pub mod node;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde_json::Value;
 
@@ -47,12 +47,18 @@ impl fmt::Display for Unreadable {
         if self.problem.contains("{{") {
             write!(out, "; a template is rendered first, as in `helm template`")?;
         }
+        if self.problem.contains('\u{feff}') {
+            write!(out, "; its invisible first character, U+FEFF, has no place there")?;
+        }
         Ok(())
     }
 }
 
 /// Reads all documents of a text.
 pub fn read(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
+    if text.contains('\r') && !text.contains('\n') {
+        return Err(Unreadable { document: 1, line: 1, problem: LONE_RETURN.into() });
+    }
     let mut documents = Vec::new();
     let mut line = 1;
     let mut offset = 0;
@@ -64,6 +70,16 @@ pub fn read(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
             let problem = format!("{}: `{said}`", broken.problem);
             Unreadable { document: number, line: line + broken.line - 1, problem }
         })?;
+        if let Some(at) = lone_return(part, root.as_ref()) {
+            let line = line + part[..at].matches('\n').count();
+            return Err(Unreadable { document: number, line, problem: LONE_RETURN.into() });
+        }
+        if let Some(root) = &root
+            && matches!(root.body, Body::Sequence { .. })
+        {
+            let line = line + root.line - 1;
+            return Err(Unreadable { document: number, line, problem: SEQUENCE.into() });
+        }
         // `---` alone says nothing.
         if let Some(root) = root.filter(|root| !matches!(root.body, Body::Scalar(Value::Null))) {
             documents.push(Document { text: part, offset, line, number, root });
@@ -72,6 +88,46 @@ pub fn read(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
         offset += part.len();
     }
     Ok(documents)
+}
+
+const LONE_RETURN: &str = "a carriage return alone ends this line: expected line ends as on Unix or \
+                           Windows; `tr '\\r' '\\n'` makes them so";
+const SEQUENCE: &str = "a list, where a document is one object: part them by `---`, or make them the \
+                        `items` of a `kind: List`";
+
+/// Where a line ends with a carriage return alone, as no reader but YAML's own takes it: what is
+/// cut and changed by lines would not be what it seems. Within a text it does no harm.
+fn lone_return(text: &str, root: Option<&Node>) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut all = text.match_indices('\r').map(|(at, _)| at);
+    let mut lone = all.by_ref().filter(|at| bytes.get(at + 1) != Some(&b'\n')).peekable();
+    lone.peek()?;
+    let mut texts = Vec::new();
+    if let Some(root) = root {
+        spans(root, &mut texts);
+    }
+    lone.find(|at| {
+        let before = texts.partition_point(|span: &Range<usize>| span.start <= *at);
+        !before.checked_sub(1).is_some_and(|found| texts[found].contains(at))
+    })
+}
+
+/// Where texts stand, in order.
+fn spans(node: &Node, found: &mut Vec<Range<usize>>) {
+    match &node.body {
+        Body::Scalar(_) => found.push(node.start..node.end),
+        Body::Alias(_) => {}
+        Body::Sequence { items, .. } => {
+            for item in items {
+                spans(item, found);
+            }
+        }
+        Body::Mapping { entries, .. } => {
+            for entry in entries {
+                spans(&entry.value, found);
+            }
+        }
+    }
 }
 
 /// The objects of all documents, those of Lists one by one.
@@ -172,5 +228,17 @@ mod tests {
         let error = read("a: 1\n---\nb: 2\nc: {{ .Values.c }}\n").unwrap_err().to_string();
         assert!(error.starts_with("document 2, line 4: "), "{error}");
         assert!(error.contains("helm template"), "{error}");
+        for (text, place, problem) in [
+            ("a: 1\n---\n# it\n- kind: Pod\n", "document 2, line 4: ", "a list, where"),
+            ("[{\"kind\": \"Pod\"}]", "document 1, line 1: ", "a list, where"),
+            ("# head\rkind: Pod\r", "document 1, line 1: ", "carriage return"),
+            ("a: 1\n---\nb: 2\nkind: Pod\rspec: {}\n", "document 2, line 4: ", "carriage return"),
+            ("a: 1\n---\n# b\rc: 1\n", "document 2, line 3: ", "carriage return"),
+            ("a: 1\r---\rb: 1\n", "document 1, line 1: ", "carriage return"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.starts_with(place) && error.contains(problem), "{text:?}: {error}");
+        }
+        assert!(read("a: |\n  10 %\r  20 %\nb: \"x\r  y\"\r\n").is_ok());
     }
 }

@@ -140,6 +140,12 @@ struct Open {
     seen: HashSet<String>,
 }
 
+impl Open {
+    fn awaits_key(&self) -> bool {
+        matches!(self.node.body, Body::Mapping { .. }) && self.key.is_none()
+    }
+}
+
 struct Builder<'a> {
     text: &'a str,
     open: Vec<Open>,
@@ -155,29 +161,43 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let parent = self.open.last();
-                let is_key = parent.is_some_and(|open| {
-                    matches!(open.node.body, Body::Mapping { .. }) && open.key.is_none()
-                });
-                if is_key && anchor == 0 {
+                let is_key = parent.is_some_and(Open::awaits_key);
+                if is_key {
+                    let mut start = start;
+                    if anchor != 0 {
+                        self.anchors.insert(anchor, text.clone().into_owned().into());
+                        let line = self.text[..start].rfind('\n').map_or(0, |end| end + 1);
+                        start = self.text[line..start].rfind('&').map_or(start, |at| line + at);
+                    }
                     return self.key(text.into_owned(), start, end);
                 }
                 let value = scalar(&text, style, tag.as_deref());
-                let end = start + self.text[start..end].trim_end().len();
+                let end = self.end_of_scalar(start, end, &text, style);
                 let mut node = Node { start, end, line, body: Body::Scalar(value) };
                 if start == end {
                     // Nothing is written: it stands behind its colon.
                     let colon = parent.and_then(|open| open.key.as_ref()).map(|key| key.2);
                     (node.start, node.end) = (colon.unwrap_or(start), colon.unwrap_or(end));
+                    if let Some(colon) = colon.filter(|_| is_block(style)) {
+                        // Of a block text without a word there is the mark, and blank lines.
+                        let mark = self.text[colon..].split('\n').next().unwrap_or_default();
+                        let end = colon + mark.trim_end().len();
+                        node.end = self.with_blank_lines(end, &text, style);
+                    }
                 }
                 self.ended(node, anchor)
             }
             Event::Alias(id) => {
+                let is_key = self.open.last().is_some_and(Open::awaits_key);
                 let value = self.anchors.get(&id).cloned().ok_or("an alias of what contains it")?;
                 self.by_alias += weight(&value);
                 if self.by_alias > MOST_BY_ALIAS {
                     return Err("aliases that stand for more than a manifest can hold".into());
                 }
-                self.ended(Node { start, end, line, body: Body::Alias(value) }, 0)
+                match value {
+                    Value::String(key) if is_key => self.key(key, start, end),
+                    value => self.ended(Node { start, end, line, body: Body::Alias(value) }, 0),
+                }
             }
             Event::SequenceStart(style, anchor, _) => {
                 let flow = style == StructureStyle::Flow;
@@ -207,10 +227,26 @@ impl Builder<'_> {
         }
     }
 
+    /// Without what only stands below; but the blank lines below a block text that keeps them
+    /// are its own.
+    fn end_of_scalar(&self, start: usize, end: usize, text: &str, style: ScalarStyle) -> usize {
+        let end = start + self.text[start..end].trim_end().len();
+        self.with_blank_lines(end, text, style)
+    }
+
+    fn with_blank_lines(&self, end: usize, text: &str, style: ScalarStyle) -> usize {
+        let keeps = text.ends_with("\n\n") || text == "\n";
+        if !is_block(style) || !keeps {
+            return end;
+        }
+        let lines = self.text[end..].split_inclusive('\n');
+        // The first of them is the rest of the text's last line.
+        let blank = lines.take_while(|line| line.trim().is_empty());
+        end + blank.map(str::len).sum::<usize>()
+    }
+
     fn begin(&mut self, start: usize, end: usize, body: Body, anchor: usize) -> Result<(), String> {
-        if let Some(Open { node: Node { body: Body::Mapping { .. }, .. }, key: None, .. }) =
-            self.open.last()
-        {
+        if self.open.last().is_some_and(Open::awaits_key) {
             return Err("a key that is not a plain word".into());
         }
         let node = Node { start, end, line: self.line, body };
@@ -248,6 +284,10 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+fn is_block(style: ScalarStyle) -> bool {
+    matches!(style, ScalarStyle::Literal | ScalarStyle::Folded)
 }
 
 fn weight(value: &Value) -> usize {

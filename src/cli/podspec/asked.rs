@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DEFAULT_GRACE, SETTING};
+use super::{
+    DEFAULT_GRACE, SETTING,
+    resources::{Quantities, Resources, quantities},
+};
 use crate::config::{self, Raw, Source, table::TABLE, value};
 
 /// The grace that is enough for most servers: a call of half a minute, and what the endpoints
@@ -18,11 +21,14 @@ pub struct Asked {
     pub port: Option<String>,
     /// The init container after which the sidecar is to stand.
     pub after: Option<String>,
+    requests: Option<String>,
+    limits: Option<String>,
 }
 
 impl Asked {
     pub fn read(pod: &Value) -> Result<Self, String> {
-        let mut asked = Self { raw: Raw::new(), port: None, after: None };
+        let mut asked =
+            Self { raw: Raw::new(), port: None, after: None, requests: None, limits: None };
         for (annotation, text) in pod["metadata"]["annotations"].as_object().into_iter().flatten() {
             let Some(name) = annotation.strip_prefix(SETTING) else {
                 continue;
@@ -37,16 +43,35 @@ impl Asked {
             match name {
                 "port" => asked.port = Some(text.to_owned()),
                 "after" => asked.after = Some(text.to_owned()),
+                "requests" => asked.requests = Some(text.to_owned()),
+                "limits" => asked.limits = Some(text.to_owned()),
                 _ if TABLE.iter().any(|setting| setting.name == name) => {
                     asked.raw.insert(name.to_owned(), (text.to_owned(), source));
                 }
                 _ => {
-                    let error = config::unknown(name, text, &source);
-                    return Err(format!("{error}; or `port`, or `after`"));
+                    return Err(format!(
+                        "annotation {annotation}: no setting is called `{name}`. Settings are \
+                         what `ebbtide run --help` lists, as in {SETTING}max_connections, and \
+                         `port`, `after`, `requests` and `limits`"
+                    ));
                 }
             }
         }
         Ok(asked)
+    }
+
+    /// The sidecar's resources: those that every pod gets, and over them the pod's own.
+    pub fn resources(&self, default: &Resources) -> Result<Resources, String> {
+        let of = |name: &str, text: &Option<String>| match text {
+            None => Ok(Quantities::new()),
+            Some(text) => quantities(text).map_err(|expected| {
+                format!("annotation {SETTING}{name}: `{text}` does not fit: {expected}")
+            }),
+        };
+        let (requests, limits) = (of("requests", &self.requests)?, of("limits", &self.limits)?);
+        default
+            .with(requests, limits)
+            .map_err(|error| format!("annotations {SETTING}requests and limits: {error}"))
     }
 
     /// The settings that the sidecar gets, and the grace that the pod gets, in seconds.

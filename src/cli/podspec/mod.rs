@@ -6,17 +6,21 @@
 mod asked;
 pub mod kinds;
 mod record;
+pub mod resources;
 pub mod server;
 pub mod services;
 mod sidecar;
 #[cfg(test)]
 pub mod tests;
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use self::{
     asked::Asked,
     record::{Moved, Raised, Record, ensure},
+    resources::Resources,
     server::Server,
     sidecar::Sidecar,
 };
@@ -28,7 +32,7 @@ pub const CONTAINER: &str = "ebbtide";
 const TOKEN: &str = "ebbtide-token";
 /// `enabled` or `disabled`, on the pod or, for all of them, on its namespace.
 pub const LABEL: &str = "ebbtide.dev/inject";
-/// Before the name of a setting of `run`; and before `port` and `after`.
+/// Before the name of a setting of `run`, and before `port`, `after`, `requests` and `limits`.
 pub const SETTING: &str = "config.ebbtide.dev/";
 pub const VERSION: &str = "ebbtide.dev/injected-version";
 /// What injection changed.
@@ -53,6 +57,11 @@ pub struct Options {
     pub image: String,
     /// The server's port, by number or name.
     pub port: Option<String>,
+    /// The sidecar's, where the pod does not say otherwise.
+    pub resources: Resources,
+    /// Resources that do not fit are told in a note, and those above are taken: nobody is there to
+    /// mend the annotation.
+    pub forgives: bool,
 }
 
 /// The image of this version.
@@ -77,6 +86,8 @@ pub struct Injected {
     /// Whether the server's port had that name before.
     pub was_named: bool,
     pub data: u16,
+    /// The server has a preStop hook that does not wait for the drain.
+    pub is_unprotected: bool,
     pub notes: Vec<String>,
 }
 
@@ -118,7 +129,13 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
                     use --mode native"
             .into());
     }
-    change(pod, options, &asked, &server, &Plan { raw, grace, data, admin })
+    let (resources, misfit) = match asked.resources(&options.resources) {
+        Ok(resources) => (resources, None),
+        Err(error) if options.forgives => (options.resources.clone(), Some(error)),
+        Err(error) => return Err(error),
+    };
+    let plan = Plan { raw, grace, data, admin, resources, misfit };
+    change(pod, options, &asked, &server, &plan)
 }
 
 /// Takes the sidecar out again; `false` where `inject` did not put it in.
@@ -145,6 +162,18 @@ fn has_shape(pod: &Value) -> Result<(), String> {
     for list in ["initContainers", "volumes"] {
         fits(pod["spec"].get(list), Value::is_array, list, "list")?;
     }
+    let mut names = HashSet::new();
+    for list in ["containers", "initContainers"] {
+        for (index, container) in pod["spec"][list].as_array().into_iter().flatten().enumerate() {
+            let name = container["name"].as_str().filter(|name| !name.is_empty());
+            let name = name.ok_or_else(|| {
+                format!("`{list}[{index}]` has no name, by which it could be found again")
+            })?;
+            if !names.insert(name) {
+                return Err(format!("two containers are called `{name}`"));
+            }
+        }
+    }
     for container in server::containers(&pod["spec"])? {
         fits(container.get("lifecycle"), Value::is_object, "lifecycle", "mapping")?;
         fits(container.get("ports"), Value::is_array, "ports", "list")?;
@@ -170,6 +199,9 @@ struct Plan {
     grace: u64,
     data: u16,
     admin: u16,
+    resources: Resources,
+    /// Why these are not what the pod asks for.
+    misfit: Option<String>,
 }
 
 fn change(
@@ -180,7 +212,11 @@ fn change(
     plan: &Plan,
 ) -> Result<Became, String> {
     let mut record = Record::default();
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = plan
+        .misfit
+        .iter()
+        .map(|misfit| format!("{misfit}; the sidecar gets the default"))
+        .collect();
     let name = server.name.clone().unwrap_or_else(|| PORT_NAME.into());
     server::is_unique(&pod["spec"], &name, server)?;
     let container = &mut pod["spec"]["containers"][server.container];
@@ -211,6 +247,7 @@ fn change(
     }
 
     // SIGTERM stays away from the server until ebbtide has drained.
+    let mut is_unprotected = false;
     if container.pointer("/lifecycle/preStop").is_none_or(Value::is_null) {
         if container.get("lifecycle").is_none_or(Value::is_null) {
             container["lifecycle"] = json!({});
@@ -219,11 +256,12 @@ fn change(
         container["lifecycle"]["preStop"] =
             json!({"httpGet": {"path": "/prestop", "port": plan.admin}});
         record.prestop = true;
-    } else {
+    } else if !server::waits(&container["lifecycle"]["preStop"], plan.admin) {
+        is_unprotected = true;
         notes.push(format!(
             "its container `{}` keeps its own preStop hook, so SIGTERM does not wait for the \
-             drain: let the hook end with `ebbtide drain --wait` (the binary comes into the image \
-             with `COPY --from={} /ebbtide /ebbtide`)",
+             drain. Let the hook end with `ebbtide drain --wait`, or take it away and ebbtide \
+             brings one. The binary comes into the image with `COPY --from={} /ebbtide /ebbtide`",
             record.server, options.image
         ));
     }
@@ -240,6 +278,7 @@ fn change(
         settings: &plan.raw,
         data: (plan.data, fields),
         admin: plan.admin,
+        resources: &plan.resources,
         pod_security: &spec["securityContext"],
     }
     .container();
@@ -261,6 +300,7 @@ fn change(
         name,
         was_named,
         data: plan.data,
+        is_unprotected,
         notes,
     }))
 }

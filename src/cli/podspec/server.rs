@@ -81,6 +81,18 @@ pub fn containers(spec: &Value) -> Result<&Vec<Value>, String> {
     }
 }
 
+/// Whether a preStop hook returns only when the sidecar has drained: ours, or one that ends with
+/// `ebbtide drain --wait`.
+pub fn waits(hook: &Value, admin: u16) -> bool {
+    let get = &hook["httpGet"];
+    let mut words = hook["exec"]["command"].as_array().into_iter().flatten();
+    (get["path"] == "/prestop" && get["port"] == admin)
+        || words.any(|word| {
+            let word = word.as_str().unwrap_or_default();
+            word.contains("ebbtide") || word.contains("/prestop")
+        })
+}
+
 /// Whether the sidecar fits in: its ports, the network.
 pub fn has_room(spec: &Value, own: [(&str, u16); 2]) -> Result<(), String> {
     if spec["hostNetwork"] == true {
@@ -143,7 +155,13 @@ pub fn take(container: &mut Value, port: usize) -> Map<String, Value> {
 
 /// Where the container's own probes and hooks name a port, as JSON pointers.
 pub fn named_ports(container: &Value, name: &str) -> Vec<String> {
-    let mut found = Vec::new();
+    let all = handler_ports(container);
+    all.filter(|(_, port)| *port == name).map(|(pointer, _)| pointer).collect()
+}
+
+/// What the kubelet itself calls of a container: where it says the port, as a JSON pointer, and
+/// which.
+pub fn handler_ports(container: &Value) -> impl Iterator<Item = (String, &Value)> {
     let handlers = [
         "livenessProbe",
         "readinessProbe",
@@ -151,15 +169,12 @@ pub fn named_ports(container: &Value, name: &str) -> Vec<String> {
         "lifecycle/preStop",
         "lifecycle/postStart",
     ];
-    for handler in handlers {
-        for way in ["httpGet", "tcpSocket"] {
+    handlers.into_iter().flat_map(move |handler| {
+        ["httpGet", "tcpSocket"].into_iter().filter_map(move |way| {
             let pointer = format!("/{handler}/{way}/port");
-            if container.pointer(&pointer).is_some_and(|port| port == name) {
-                found.push(pointer);
-            }
-        }
-    }
-    found
+            container.pointer(&pointer).map(|port| (pointer, port))
+        })
+    })
 }
 
 /// Every port that could be an HTTP server's.

@@ -1,17 +1,77 @@
 //! Services that lead to an injected pod: a numeric target port would go round the sidecar, the
 //! port's name follows it. Pure.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Injected, RECORD};
+use super::{Injected, LABEL, PORT_NAME, RECORD, SETTING};
 
-/// A pod as Services see it.
+/// Pods of one kind, as Services see them.
 #[derive(Debug)]
-pub struct Target<'a> {
-    pub namespace: Option<&'a str>,
-    pub labels: &'a Value,
-    pub injected: &'a Injected,
+pub struct Target {
+    title: String,
+    pub namespace: Option<String>,
+    pub labels: Value,
+    /// The number behind each port's name.
+    ports: HashMap<String, u64>,
+    has_ebbtide: bool,
+    /// `None` where the pods are left as they are.
+    pub injected: Option<Injected>,
+}
+
+impl Target {
+    /// Of a pod as it has become.
+    pub fn of(
+        title: String,
+        namespace: Option<&str>,
+        pod: &Value,
+        injected: Option<Injected>,
+    ) -> Self {
+        let mut ports = HashMap::new();
+        for (name, number) in named_ports(&pod["spec"]) {
+            ports.entry(name.to_owned()).or_insert(number);
+        }
+        Self {
+            title,
+            namespace: namespace.map(str::to_owned),
+            labels: pod["metadata"]["labels"].clone(),
+            ports,
+            has_ebbtide: super::by_hand(&pod["spec"]).is_some(),
+            injected,
+        }
+    }
+
+    /// Whether a Service that asks for the name finds what it found by the number, or ebbtide
+    /// before it.
+    fn is_found_by(&self, name: &str, number: u64) -> bool {
+        self.ports.get(name).is_some_and(|found| self.has_ebbtide || *found == number)
+    }
+}
+
+/// The ports that a Service finds by name, in its order: those of the containers, then those of
+/// native sidecars.
+fn named_ports(spec: &Value) -> impl Iterator<Item = (&str, u64)> {
+    let list = |name: &str| spec[name].as_array().into_iter().flatten();
+    let native = list("initContainers").filter(|own| own["restartPolicy"] == "Always");
+    let ports = list("containers").chain(native).filter_map(|own| own["ports"].as_array());
+    ports
+        .flatten()
+        .filter_map(|port| Some((port["name"].as_str()?, port["containerPort"].as_u64()?)))
+}
+
+/// Where a Service leads that asks for a port by name.
+pub fn port_named(spec: &Value, name: &str) -> Option<u64> {
+    named_ports(spec).find(|(own, _)| *own == name).map(|(_, number)| number)
+}
+
+/// Whether injection will give the pod a port of that name: it calls one that has no name so.
+pub fn will_be_named(pod: &Value, name: &str) -> bool {
+    let asked = format!("{SETTING}port");
+    name == PORT_NAME
+        && super::by_hand(&pod["spec"]).is_none()
+        && pod["metadata"]["annotations"][asked.as_str()].is_string()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,8 +115,10 @@ pub fn keys<'a>(
 }
 
 /// Lets a Service follow the port of the pods that it selects, and says what it did and saw.
-pub fn follow(service: &mut Value, selected: &[&Target<'_>]) -> Result<Vec<String>, String> {
-    if selected.is_empty() {
+pub fn follow(service: &mut Value, selected: &[&Target]) -> Result<Vec<String>, String> {
+    let injected: Vec<&Injected> =
+        selected.iter().filter_map(|target| target.injected.as_ref()).collect();
+    if injected.is_empty() {
         return Ok(Vec::new());
     }
     undo(service)?;
@@ -72,20 +134,44 @@ pub fn follow(service: &mut Value, selected: &[&Target<'_>]) -> Result<Vec<Strin
         let number = port["port"].as_u64().unwrap_or_default();
         let target = port.get("targetPort").filter(|target| !target.is_null());
         let leads_to = target.map_or(Some(number), Value::as_u64);
-        let mut names: Vec<&str> = selected
+        let mut names: Vec<&str> = injected
             .iter()
-            .filter(|target| leads_to == Some(target.injected.number.into()))
-            .map(|target| target.injected.name.as_str())
+            .filter(|injected| leads_to == Some(injected.number.into()))
+            .map(|injected| injected.name.as_str())
             .collect();
+        names.sort_unstable();
         names.dedup();
+        if !names.is_empty() && number == 0 {
+            return Err(
+                "a port of `spec.ports` has no number `port`, by which clients ask for it".into()
+            );
+        }
+        let lost: Vec<&str> = selected
+            .iter()
+            .filter(|target| {
+                names
+                    .first()
+                    .is_some_and(|name| !target.is_found_by(name, leads_to.unwrap_or_default()))
+            })
+            .map(|target| target.title.as_str())
+            .collect();
         match names.as_slice() {
             [] => {}
+            [name] if !lost.is_empty() => notes.push(format!(
+                "targetPort of port {number} stays {}, and leads past ebbtide: by the name \
+                 `{name}` it would no longer find {}, which it selects, too; give {} the label \
+                 `{LABEL}: enabled`, or its port {} that name, or let this Service select less",
+                leads_to.unwrap_or_default(),
+                lost.join(" and "),
+                if lost.len() == 1 { "that one" } else { "those" },
+                leads_to.unwrap_or_default(),
+            )),
             [name] => {
                 let mut note = format!(
                     "targetPort of port {number}: {} is now `{name}`, which leads to ebbtide",
                     leads_to.unwrap_or_default()
                 );
-                if !selected.iter().all(|target| target.injected.was_named) {
+                if !injected.iter().all(|injected| injected.was_named) {
                     note += "; pods from before do not know the name: apply the workload first, \
                              wait until it is rolled out, then the Service";
                 }
@@ -111,7 +197,7 @@ pub fn follow(service: &mut Value, selected: &[&Target<'_>]) -> Result<Vec<Strin
         let record = serde_json::to_string(&changed).map_err(|error| error.to_string())?;
         service["metadata"]["annotations"][RECORD] = record.into();
     }
-    notes.extend(noticed(service, selected));
+    notes.extend(noticed(service, injected[0].data));
     Ok(notes)
 }
 
@@ -125,7 +211,7 @@ fn is_tcp(port: &Value) -> bool {
 }
 
 /// What may lead clients to pods at the wrong time, or round the sidecar.
-fn noticed(service: &Value, selected: &[&Target<'_>]) -> Vec<String> {
+fn noticed(service: &Value, data: u16) -> Vec<String> {
     let mut notes = Vec::new();
     let spec = &service["spec"];
     if spec["publishNotReadyAddresses"] == true {
@@ -136,7 +222,6 @@ fn noticed(service: &Value, selected: &[&Target<'_>]) -> Vec<String> {
         );
     }
     if spec["clusterIP"] == "None" {
-        let data = selected.first().map_or(7070, |target| target.injected.data);
         notes.push(format!(
             "clusterIP: None: clients choose the port of the pod themselves; let them choose {data}"
         ));

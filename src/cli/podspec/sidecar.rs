@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINER, Mode, TOKEN};
+use super::{CONTAINER, Mode, TOKEN, resources::Resources};
 use crate::config::{self, Raw, table::TABLE};
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -14,6 +14,7 @@ pub struct Sidecar<'a> {
     /// The port that clients come to: its name, perhaps its host port.
     pub data: (u16, Map<String, Value>),
     pub admin: u16,
+    pub resources: &'a Resources,
     /// The pod's security context, which holds for every container.
     pub pod_security: &'a Value,
 }
@@ -40,10 +41,7 @@ impl Sidecar<'_> {
             "livenessProbe": {"httpGet": get("/livez")},
             "readinessProbe": {"httpGet": get("/readyz"), "periodSeconds": 2},
             "lifecycle": {"preStop": {"httpGet": get("/prestop/self")}},
-            "resources": {
-                "requests": {"cpu": "10m", "memory": "16Mi"},
-                "limits": {"memory": "128Mi"},
-            },
+            "resources": self.resources.value(),
             "securityContext": self.security(),
             "volumeMounts": [{"name": TOKEN, "mountPath": TOKEN_PATH, "readOnly": true}],
         });

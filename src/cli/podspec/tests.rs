@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 
 fn options() -> Options {
-    Options { mode: Mode::Native, image: image(), port: None }
+    let resources = Resources::default();
+    Options { mode: Mode::Native, image: image(), port: None, resources, forgives: false }
 }
 
 fn classic() -> Options {
@@ -148,6 +149,14 @@ fn what_becomes_of_a_pod() {
             json!({"name": "mcp", "containerPort": 7070}),
         ),
         (
+            with(
+                "/metadata/annotations",
+                json!({"config.ebbtide.dev/limits": "cpu=100m", "config.ebbtide.dev/requests": "memory=32Mi"}),
+            ),
+            "/spec/initContainers/0/resources",
+            json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}}),
+        ),
+        (
             with("/spec/containers/0/env", json!([{"name": "A"}])),
             "/spec/containers/0/env",
             json!([{"name": "A"}]),
@@ -168,6 +177,18 @@ fn a_hook_of_the_servers_own_stays() {
     let Ok(Became::Injected(found)) = inject(&mut pod, "Deployment", &options()) else { panic!() };
     assert_eq!(pod["spec"]["containers"][0]["lifecycle"], own);
     assert!(found.notes[0].contains("ebbtide drain --wait"), "{:?}", found.notes);
+    assert!(found.is_unprotected);
+    // One that waits is all that is asked for.
+    for hook in [
+        json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}}),
+        json!({"exec": {"command": ["sh", "-c", "flush; curl localhost:7071/prestop"]}}),
+        json!({"httpGet": {"path": "/prestop", "port": 7071}}),
+    ] {
+        let mut pod = with("/spec/containers/0/lifecycle", json!({ "preStop": hook }));
+        let became = inject(&mut pod, "Deployment", &options());
+        let Ok(Became::Injected(found)) = became else { panic!() };
+        assert!(!found.is_unprotected && found.notes.is_empty(), "{:?}", found.notes);
+    }
 }
 
 #[test]
@@ -201,7 +222,7 @@ fn what_cannot_be_injected_says_why() {
         ),
         (
             annotated("config.ebbtide.dev/setle", json!("5s")),
-            &["setle", "max_connections", "`port`"],
+            &["config.ebbtide.dev/setle", "`setle`", "max_connections", "`port`"],
         ),
         (
             annotated("config.ebbtide.dev/settle", json!(5)),
@@ -211,6 +232,11 @@ fn what_cannot_be_injected_says_why() {
             annotated("config.ebbtide.dev/grace", json!("soon")),
             &["config.ebbtide.dev/grace", "soon"],
         ),
+        (
+            annotated("config.ebbtide.dev/limits", json!("cpu=much")),
+            &["config.ebbtide.dev/limits", "`cpu=much`", "cpu=100m,memory=128Mi"],
+        ),
+        (annotated("config.ebbtide.dev/limits", json!("cpu=5m")), &["limits", "cpu, 5m", "10m"]),
         (annotated("config.ebbtide.dev/port", json!("9")), &["server"]),
         (annotated("config.ebbtide.dev/port", json!("nine")), &["`nine`", "http (3000)"]),
         (annotated("config.ebbtide.dev/after", json!("x")), &["after", "`x`", "initContainers"]),
@@ -307,7 +333,7 @@ proptest! {
         inject(&mut twice, "Pod", &options).unwrap();
         prop_assert_eq!(&twice, &once);
         // From one mode and image to another, as if anew.
-        let other = Options { mode: if native { Mode::Classic } else { Mode::Native }, image: "old".into(), port: None };
+        let other = Options { mode: if native { Mode::Classic } else { Mode::Native }, image: "old".into(), ..options.clone() };
         let mut older = pod.clone();
         inject(&mut older, "Pod", &other).unwrap();
         inject(&mut older, "Pod", &options).unwrap();

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus::IntGauge;
 use tokio::{sync::watch, time::sleep};
 use tokio_rustls::rustls::{
     Error, ServerConfig,
@@ -18,7 +17,11 @@ use tokio_rustls::rustls::{
 };
 use tracing::{info, warn};
 
-use super::stand_in;
+use super::{
+    stand_in,
+    validity::{self, Validity},
+};
+use crate::telemetry::webhook::Certificate;
 
 /// How often the files are looked at: a mounted Secret follows within a minute or so anyway.
 const EVERY: Duration = Duration::from_secs(2);
@@ -51,7 +54,7 @@ pub struct Certificates {
     files: Files,
     held: Option<Result<Pair, String>>,
     served: watch::Sender<Arc<Served>>,
-    fits: IntGauge,
+    told: Certificate,
 }
 
 /// The texts of both files.
@@ -65,13 +68,13 @@ impl Certificates {
     /// Looks once; what is missing then is waited for by `follow`.
     pub fn open(
         files: Files,
-        fits: IntGauge,
+        told: Certificate,
     ) -> Result<(Self, watch::Receiver<Arc<Served>>), String> {
         let (certificate, key) = stand_in::make()?;
         let stand_in = config(vec![certificate], key)
             .map_err(|error| format!("a certificate of its own making: {error}"))?;
         let (served, receiver) = watch::channel(Served::new(stand_in, Some("not read yet".into())));
-        let mut certificates = Self { files, held: None, served, fits };
+        let mut certificates = Self { files, held: None, served, told };
         certificates.look();
         Ok((certificates, receiver))
     }
@@ -95,10 +98,13 @@ impl Certificates {
             Err(problem) => Err(problem.clone()),
         };
         self.held = Some(read);
-        self.fits.set(made.is_ok().into());
+        self.told.fits.set(made.is_ok().into());
         let path = self.files.certificate.display();
         match made {
-            Ok(config) => {
+            Ok((config, validity)) => {
+                let validity = validity.unwrap_or(Validity { not_before: 0, not_after: 0 });
+                self.told.not_before.set(validity.not_before);
+                self.told.not_after.set(validity.not_after);
                 info!(certificate = %path, "certificate loaded");
                 self.served.send_replace(Served::new(config, None));
             }
@@ -132,7 +138,8 @@ impl Files {
         Ok(Pair { certificate: read(&self.certificate)?, key: read(&self.key)? })
     }
 
-    fn config(&self, pair: &Pair) -> Result<ServerConfig, String> {
+    /// With the time that clients take it for: until the first of its chain ends.
+    fn config(&self, pair: &Pair) -> Result<(ServerConfig, Option<Validity>), String> {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pair.certificate)
             .collect::<Result<_, _>>()
@@ -142,12 +149,17 @@ impl Files {
         }
         let private = PrivateKeyDer::from_pem_slice(&pair.key)
             .map_err(|error| format!("{key} has no private key in PEM: {error}"))?;
-        config(chain, private).map_err(|error| match error {
+        let validity = chain
+            .iter()
+            .filter_map(|certificate| validity::of(certificate))
+            .min_by_key(|validity| validity.not_after);
+        let config = config(chain, private).map_err(|error| match error {
             Error::InconsistentKeys(_) => {
                 format!("the key of {key} is not that of the certificate of {certificate}")
             }
             error => format!("{certificate} with {key}: {error}"),
-        })
+        })?;
+        Ok((config, validity))
     }
 }
 

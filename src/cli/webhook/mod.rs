@@ -3,21 +3,19 @@
 //! Never keeps a pod from being made: what goes wrong is told, and the pod passes as it is.
 
 mod certificates;
+mod linger;
 mod patch;
 mod review;
 mod server;
 mod stand_in;
 mod tls;
+mod validity;
 mod warnings;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use self::{
@@ -26,7 +24,7 @@ use self::{
     server::Webhook,
     tls::Tls,
 };
-use super::{Outcome, inject};
+use super::{Outcome, inject, podspec::Options};
 use crate::{
     config::value::{self, Format, Level},
     kubernetes,
@@ -36,8 +34,6 @@ use crate::{
     telemetry::{Metrics, log, webhook::Reviews},
 };
 
-/// How long reviews still come after SIGTERM, until all nodes have followed the endpoints.
-const LINGER: Duration = Duration::from_secs(5);
 /// What a review in flight may take at the end.
 const FINISH: Duration = Duration::from_secs(10);
 const LIMITS: Limits = Limits {
@@ -93,6 +89,10 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     };
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
     let files = Files { certificate: path("certificate"), key: path("key") };
+    let options = match inject::sidecar_options(matches) {
+        Ok(options) => Options { forgives: true, ..options },
+        Err(text) => return Outcome::Usage(text),
+    };
     let own = kubernetes::own_namespace(|name| std::env::var(name).ok());
     log::start(Level::Info, Format::Json);
     if own.is_none() {
@@ -101,7 +101,7 @@ pub fn main(matches: &ArgMatches) -> Outcome {
              POD_NAMESPACE by fieldRef metadata.namespace"
         );
     }
-    let rules = Rules { options: inject::sidecar_options(matches), own };
+    let rules = Rules { options, own };
     super::block_on(async {
         match run(listen, files, rules).await {
             Ok(()) => Outcome::Done,
@@ -119,7 +119,7 @@ async fn run(listen: SocketAddr, files: Files, rules: Rules) -> Result<(), Strin
     let (mode, image) = (rules.options.mode, rules.options.image.clone());
     info!(address = %address, ?mode, image, "listening");
     let reviews = Reviews::new();
-    let (certificates, served) = Certificates::open(files, reviews.certificate_fits.clone())?;
+    let (certificates, served) = Certificates::open(files, reviews.certificate.clone())?;
     let webhook = Arc::new(Webhook::new(rules, served.clone(), reviews));
     let (stage, stages) = watch::channel(Stage::Open);
     let port = Port {
@@ -141,12 +141,14 @@ async fn run(listen: SocketAddr, files: Files, rules: Rules) -> Result<(), Strin
     }
     webhook.end();
     stage.send_replace(Stage::Announce);
+    let last_review = webhook.last_review.subscribe();
     let finish = tokio::select! {
-        () = sleep(LINGER) => FINISH,
+        () = linger::linger(&last_review) => FINISH,
         // Somebody does not want to wait.
         () = signals.next() => Duration::from_secs(1),
         died = died(&mut group) => return Err(died),
     };
+    info!("no new connection is taken, and the open ones end");
     stage.send_replace(Stage::Close(Instant::now() + finish));
     match group.ended().await {
         Some(ended) if ended.name == PORT && ended.panic.is_none() => {

@@ -44,6 +44,7 @@ pub struct Answer {
 enum Judged {
     Injected {
         patch: Vec<Value>,
+        is_unprotected: bool,
         notes: Vec<String>,
     },
     /// Not meant, and why; whether its author may have thought otherwise.
@@ -71,9 +72,10 @@ impl Rules {
         let namespace = namespace(request).unwrap_or_default().to_owned();
         let owner = &owner(&request["object"]);
         let (verdict, patch, said, warn) = match self.judge(&review) {
-            Judged::Injected { patch, notes } => {
+            Judged::Injected { patch, is_unprotected, notes } => {
+                let verdict = if is_unprotected { Verdict::Unprotected } else { Verdict::Injected };
                 let said = notes.into_iter().map(|note| format!("{pod}: {note}")).collect();
-                (Verdict::Injected, patch, said, true)
+                (verdict, patch, said, true)
             }
             Judged::Left { why, warn } => {
                 let said = vec![format!("{pod}: left as it is: {why}")];
@@ -141,6 +143,7 @@ impl Rules {
         let kind = owner["kind"].as_str().unwrap_or("Pod");
         match podspec::inject(&mut injected, kind, &self.options) {
             Ok(Became::Injected(found)) => {
+                let is_unprotected = found.is_unprotected;
                 let mut notes = found.notes;
                 if !label.is_null() && label != "enabled" {
                     notes.push(format!(
@@ -148,7 +151,7 @@ impl Rules {
                          `disabled`, so that its namespace decides"
                     ));
                 }
-                Judged::Injected { patch: patch::between(pod, &injected), notes }
+                Judged::Injected { patch: patch::between(pod, &injected), is_unprotected, notes }
             }
             Ok(Became::Left(why)) => Judged::Left { why, warn: false },
             Err(why) => Judged::Failed(why),

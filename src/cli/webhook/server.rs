@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::{
     sync::{Semaphore, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 
@@ -41,6 +41,8 @@ pub struct Webhook {
     pub rules: Rules,
     pub served: watch::Receiver<Arc<Served>>,
     pub reviews: Reviews,
+    /// When it came.
+    pub last_review: watch::Sender<Instant>,
     ending: AtomicBool,
     room: Semaphore,
 }
@@ -48,7 +50,8 @@ pub struct Webhook {
 impl Webhook {
     pub fn new(rules: Rules, served: watch::Receiver<Arc<Served>>, reviews: Reviews) -> Self {
         let (ending, room) = (AtomicBool::new(false), Semaphore::new(ALL_BODIES));
-        Self { rules, served, reviews, ending, room }
+        let last_review = watch::Sender::new(Instant::now());
+        Self { rules, served, reviews, last_review, ending, room }
     }
 
     /// From now on who asks is told to go elsewhere, and is answered all the same.
@@ -71,6 +74,7 @@ impl Webhook {
     }
 
     async fn mutate(&self, request: Request<Incoming>, context: &Context) -> Answer {
+        self.last_review.send_replace(Instant::now());
         let answer = match self.body(request).await {
             Ok(body) => self.rules.answer(&body),
             Err(problem) => Err(problem),

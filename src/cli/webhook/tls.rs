@@ -55,7 +55,7 @@ enum State {
 
 impl Connection {
     /// The open connection, once the handshake is done.
-    fn poll_open(
+    fn poll_stream(
         &mut self,
         task: &mut Context<'_>,
     ) -> Poll<io::Result<Pin<&mut TlsStream<BoxedIo>>>> {
@@ -106,6 +106,10 @@ impl Io for Connection {
             stream.get_ref().0.hold();
         }
     }
+
+    fn poll_open(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.poll_stream(task).map(drop)
+    }
 }
 
 impl AsyncRead for Connection {
@@ -114,7 +118,7 @@ impl AsyncRead for Connection {
         task: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_open(task))?.poll_read(task, buffer)
+        ready!(self.poll_stream(task))?.poll_read(task, buffer)
     }
 }
 
@@ -124,14 +128,14 @@ impl AsyncWrite for Connection {
         task: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_open(task))?.poll_write(task, bytes)
+        ready!(self.poll_stream(task))?.poll_write(task, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_open(task))?.poll_flush(task)
+        ready!(self.poll_stream(task))?.poll_flush(task)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_open(task))?.poll_shutdown(task)
+        ready!(self.poll_stream(task))?.poll_shutdown(task)
     }
 }

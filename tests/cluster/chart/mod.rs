@@ -9,8 +9,8 @@ use serde_json::json;
 use self::{
     installation::{Installation, Mode},
     pods::{
-        assert_same, injected, is_injected, plain, pods, pods_left_alone, restricted_pod, with,
-        workload,
+        assert_same, injected, is_injected, plain, pods, pods_forgiven, pods_left_alone,
+        restricted_pod, with, workload,
     },
 };
 use crate::{
@@ -45,6 +45,23 @@ fn it_gives_what_inject_gives(mode: Mode) {
         let warned = said.contains("these pods get no ebbtide sidecar");
         assert!(warned != why.is_empty() && said.contains(why), "{said} lacks {why}: {pod}");
     }
+    let expected = other.admitted(&injected(&plain()).unwrap()).unwrap().0;
+    for (pod, why) in pods_forgiven() {
+        let (found, said) = labelled.admitted(&pod).unwrap();
+        let at = "/spec/initContainers/0/resources";
+        assert_eq!(found.pointer(at), expected.pointer(at), "{pod}");
+        assert!(said.contains(why) && said.contains("default"), "{said} lacks {why}: {pod}");
+        assert!(injected(&pod).unwrap_err().contains(why), "{pod}");
+    }
+    // Where every container has to have a limit, the annotation gives ours one.
+    labelled
+        .apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "cpu"},
+        "spec": {"hard": {"limits.cpu": "2"}}}));
+    let mut counted = with(&[("/spec/containers/0/resources", json!({"limits": {"cpu": "1"}}))]);
+    until("the quota is counted", || labelled.admitted(&counted).is_err().then_some(()));
+    counted["metadata"]["annotations"] = json!({"config.ebbtide.dev/limits": "cpu=100m"});
+    until("it fits the quota", || labelled.admitted(&counted).is_ok().then_some(()));
+    labelled.kubectl(&["delete", "resourcequota/cpu"]);
     // Once is enough.
     let once = labelled.admitted(&injected(&plain()).unwrap()).unwrap().0;
     assert_eq!(once["spec"]["initContainers"].as_array().unwrap().len(), 1);
@@ -62,6 +79,14 @@ fn it_gives_what_inject_gives(mode: Mode) {
         json!({"preStop": {"sleep": {"seconds": 1}}});
     let said = labelled.admitted(&keeps).unwrap().1;
     assert_eq!(said.contains("keeps its own preStop hook"), mode == Mode::Policy, "{said}");
+    for hook in [
+        json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}}),
+        json!({"httpGet": {"path": "/prestop", "port": 7071}}),
+    ] {
+        keeps["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"] = hook;
+        let said = labelled.admitted(&keeps).unwrap().1;
+        assert!(!said.contains("keeps its own preStop hook"), "{said}: {keeps}");
+    }
     // A namespace that says nothing: the label on the pod counts.
     kubectl(&["label", "namespace", &labelled.name, "ebbtide.dev/inject-"]);
     let yes = with(&[("/metadata/labels", json!({"ebbtide.dev/inject": "enabled"}))]);

@@ -66,6 +66,11 @@ pub fn pods() -> Vec<Value> {
         with(&[("/spec/terminationGracePeriodSeconds", json!(300))]),
         with(&[("/spec/terminationGracePeriodSeconds", json!(60))]),
         with(&[("/spec/restartPolicy", json!("Never"))]),
+        annotated(&[("limits", "cpu=100m")]),
+        annotated(&[
+            ("requests", "cpu=0.5,ephemeral-storage=1Mi"),
+            ("limits", "memory=1.5Gi,cpu=1"),
+        ]),
         with(&[("/spec/automountServiceAccountToken", json!(false))]),
         with(&[("/metadata/annotations", json!({"mine": "x"}))]),
         with(&[("/spec/securityContext", json!({"runAsUser": 0}))]),
@@ -146,6 +151,19 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
             with(&[("/spec/volumes", json!([{"name": "ebbtide-token", "emptyDir": {}}]))]),
             "ebbtide-token",
         ),
+    ]
+}
+
+/// Pods whose resources do not fit, which get the sidecar with those of every pod, and a part of
+/// the warning.
+pub fn pods_forgiven() -> Vec<(Value, &'static str)> {
+    vec![
+        (annotated(&[("limits", "cpu=much")]), "config.ebbtide.dev/limits: "),
+        (annotated(&[("limits", "")]), "config.ebbtide.dev/limits: "),
+        (annotated(&[("requests", "gpu=1")]), "config.ebbtide.dev/requests: "),
+        (annotated(&[("requests", "cpu=1m,cpu=2m")]), "config.ebbtide.dev/requests: "),
+        (annotated(&[("limits", "cpu=9m")]), "config.ebbtide.dev/requests and limits: "),
+        (annotated(&[("requests", "memory=1Gi")]), "config.ebbtide.dev/requests and limits: "),
     ]
 }
 

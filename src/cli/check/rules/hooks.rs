@@ -98,6 +98,17 @@ pub fn grace_too_short(world: &World<'_>) -> Vec<Found> {
     let mut found = Vec::new();
     for workload in &world.workloads {
         let settle = workload.sidecar.as_ref().and_then(|found| found.container.duration("settle"));
+        let grace = &workload.spec["terminationGracePeriodSeconds"];
+        if !grace.is_null() && !grace.is_u64() {
+            let taken = if grace.is_i64() {
+                "Kubernetes takes it for 1 s"
+            } else {
+                "Kubernetes refuses it: a whole number of seconds is expected"
+            };
+            let says = format!("terminationGracePeriodSeconds is {grace}; {taken}");
+            found.push(Found::in_pod(workload, "/spec/terminationGracePeriodSeconds", says));
+            continue;
+        }
         let needs = world.limits.slowest_call + settle.unwrap_or(SETTLE) + STOP;
         let needs = needs.as_millis().div_ceil(1000);
         if u128::from(workload.grace()) < needs {

@@ -139,6 +139,14 @@ pub const RULES: &[Rule] = &[
         "No `terminationGracePeriodSeconds` in the probe, or one as long as the pod's.",
     ),
     rule(
+        "probe-port-unknown",
+        probes::port_unknown,
+        "Probes and hooks find a port by name only among those of their own container: a probe of \
+         another name fails for ever, and the pod never becomes ready or is restarted again and \
+         again; a preStop hook fails at once, and SIGTERM comes without a wait.",
+        "The port's number. `ebbtide inject` writes it where it moves the name to the sidecar.",
+    ),
+    rule(
         "startup-needs-server",
         probes::startup_needs_server,
         "The kubelet starts the server only after its native sidecar has started: one that waits \
@@ -152,6 +160,14 @@ pub const RULES: &[Rule] = &[
          does not wait for them.",
         "`targetPort` with the name of the sidecar's port, which the server's port no longer has; a \
          headless Service with the sidecar's number as its port.",
+    ),
+    rule(
+        "service-port-unknown",
+        traffic::port_unknown,
+        "A Service leads to those of its pods that have a port of this name: to the others no \
+         request comes, and where none has it, all are refused.",
+        "The name of the port in all pods that the Service selects: `mcp` or `http` in all of them, \
+         which the sidecar takes over; or a Service that selects less.",
     ),
     rule(
         "publish-not-ready",

@@ -1,7 +1,7 @@
 //! Rules about probes. Pure.
 
 use super::Found;
-use crate::cli::check::world::World;
+use crate::cli::{check::world::World, podspec::server};
 
 pub fn liveness_drains(world: &World<'_>) -> Vec<Found> {
     let mut found = Vec::new();
@@ -38,6 +38,31 @@ pub fn probe_grace(world: &World<'_>) -> Vec<Found> {
                     let path = format!("/{probe}/terminationGracePeriodSeconds");
                     found.push(Found::in_container(workload, container, &path, says));
                 }
+            }
+        }
+    }
+    found
+}
+
+pub fn port_unknown(world: &World<'_>) -> Vec<Found> {
+    let mut found = Vec::new();
+    for workload in &world.workloads {
+        for container in workload.containers() {
+            for (handler, port) in server::handler_ports(container.value) {
+                let Some(name) = port.as_str() else { continue };
+                // A number in quotes the kubelet takes for one.
+                if container.port_named(name).is_some() || name.parse::<u16>().is_ok() {
+                    continue;
+                }
+                let mut others = workload.containers();
+                let has = others.find(|other| other.port_named(name).is_some());
+                let whose = match has {
+                    Some(other) => format!("it is the container `{}` that has it", other.name()),
+                    None => "no container has it".to_owned(),
+                };
+                let says =
+                    format!("it asks for the port `{name}`, which is none of its own; {whose}");
+                found.push(Found::in_container(workload, container, &handler, says));
             }
         }
     }

@@ -8,21 +8,21 @@ use crate::cli::check::world::{Workload, World};
 pub fn all_unavailable(world: &World<'_>) -> Vec<Found> {
     let mut found = Vec::new();
     for workload in &world.workloads {
-        let (at, replicas) = match workload.object.kind() {
-            "Deployment" => ("/spec/strategy/rollingUpdate/maxUnavailable", workload.replicas()),
-            "DaemonSet" | "StatefulSet" => {
-                ("/spec/updateStrategy/rollingUpdate/maxUnavailable", workload.replicas())
-            }
+        let at = match workload.object.kind() {
+            "Deployment" => "/spec/strategy/rollingUpdate/maxUnavailable",
+            "DaemonSet" | "StatefulSet" => "/spec/updateStrategy/rollingUpdate/maxUnavailable",
             _ => continue,
         };
+        let least = world.replicas(workload).map(|replicas| replicas.least);
         let Some(most) = workload.object.value.pointer(at) else { continue };
-        let all = match (percent(most), most.as_u64(), replicas) {
+        let all = match (percent(most), most.as_u64(), least) {
             (Some(percent), ..) => percent >= 100,
-            (None, Some(count), Some(replicas)) => count > 0 && count >= replicas,
+            (None, Some(count), Some(least)) => count > 0 && count >= least,
             _ => false,
         };
         if all {
-            let says = format!("maxUnavailable is {}, which is all of them", text(most));
+            let of = least.map(|least| format!(" {least}")).unwrap_or_default();
+            let says = format!("maxUnavailable is {}, which is all{of} of them", text(most));
             found.push(Found::in_object(workload.index, at, says));
         }
     }
@@ -35,8 +35,10 @@ pub fn recreate(world: &World<'_>) -> Vec<Found> {
             && workload.object.value["spec"]["strategy"]["type"] == "Recreate"
     };
     let say = |workload: &Workload<'_>| {
-        let replicas = workload.replicas().unwrap_or(1);
-        let says = format!("strategy Recreate, replicas: {replicas}");
+        let says = match world.replicas(workload) {
+            Some(replicas) => format!("strategy Recreate, replicas: {}", replicas.least),
+            None => "strategy Recreate".to_owned(),
+        };
         Found::in_object(workload.index, "/spec/strategy", says)
     };
     world.workloads.iter().filter(recreates).map(say).collect()
@@ -55,7 +57,7 @@ pub fn no_budget(world: &World<'_>) -> Vec<Found> {
             !budget["spec"]["selector"].is_null() && by_labels
         };
         // A single pod can only be kept, and its node with it.
-        let several = workload.replicas().is_some_and(|replicas| replicas > 1);
+        let several = world.replicas(workload).is_some_and(|replicas| replicas.least > 1);
         if several
             && !world
                 .beside(workload, "PodDisruptionBudget")
@@ -91,13 +93,10 @@ pub fn database_limit(world: &World<'_>) -> Vec<Found> {
         return found;
     };
     for workload in &world.workloads {
-        let (Some(sidecar), Some(replicas)) = (&workload.sidecar, workload.replicas()) else {
+        let (Some(sidecar), Some(replicas)) = (&workload.sidecar, world.replicas(workload)) else {
             continue;
         };
-        let most = world
-            .scaler(workload)
-            .and_then(|(_, found)| found.value["spec"]["maxReplicas"].as_u64());
-        let replicas = most.unwrap_or(0).max(replicas);
+        let replicas = replicas.most;
         let given = sidecar.container.setting("max_connections");
         let connections = given.and_then(|text| text.parse::<u64>().ok()).unwrap_or(100);
         let surge = surge(workload, replicas);

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cli::podspec::{Mode, RECORD, tests::pods};
+use crate::cli::podspec::{Mode, RECORD, resources::Resources, tests::pods};
 
 fn rules() -> Rules {
-    let options = Options { mode: Mode::Native, image: "registry.example/e:1".into(), port: None };
+    let (image, resources) = ("registry.example/e:1".into(), Resources::default());
+    let options = Options { mode: Mode::Native, image, port: None, resources, forgives: true };
     Rules { options, own: Some("ebbtide-system".into()) }
 }
 
@@ -109,7 +110,7 @@ fn what_becomes_of_a_review() {
         (with(label, json!({ LABEL: "disabled" })), left, &[]),
         (
             with("/request/object/spec/containers/0/lifecycle", own_hook),
-            injected,
+            Verdict::Unprotected,
             &["Pod/mcp-5d9-", "ebbtide drain --wait"],
         ),
         // Places that are never touched.
@@ -142,7 +143,16 @@ fn what_becomes_of_a_review() {
         (
             with("/request/object/metadata/annotations", json!({"config.ebbtide.dev/setle": "5s"})),
             failed,
-            &["setle", "settle"],
+            &["`setle`", "max_connections"],
+        ),
+        // Resources are no reason to go without: the default does.
+        (
+            with(
+                "/request/object/metadata/annotations",
+                json!({"config.ebbtide.dev/limits": "cpu=1O0m"}),
+            ),
+            injected,
+            &["config.ebbtide.dev/limits", "`cpu=1O0m`", "default"],
         ),
         // An older injection is replaced; one that says more than we know is not.
         (with("/request/object/metadata/annotations", json!({VERSION: "0.0.1"})), injected, &[]),
@@ -178,10 +188,13 @@ fn what_becomes_of_a_review() {
         let response = &answer.review["response"];
         assert_eq!(answer.verdict, verdict, "{review:#}: {response}");
         assert_eq!(response["allowed"], true);
-        assert_eq!(patched(&answer, pod).is_some(), verdict == injected, "{review:#}");
+        let is_injected = matches!(verdict, Verdict::Injected | Verdict::Unprotected);
+        assert_eq!(patched(&answer, pod).is_some(), is_injected, "{review:#}");
         let warnings = response["warnings"].as_array().cloned().unwrap_or_default();
         let warnings: Vec<_> = warnings.iter().map(|it| it.as_str().unwrap()).collect();
         assert_eq!(warnings.is_empty(), parts.is_empty(), "{warnings:?}: {review:#}");
+        // Each is read alone.
+        assert!(warnings.iter().rev().skip(1).all(|it| it.ends_with('.')), "{warnings:#?}");
         for part in parts {
             assert!(warnings.join(" ").contains(part), "{warnings:?} lacks {part}");
         }
