@@ -5,14 +5,19 @@
 
 use std::collections::HashMap;
 
-use ebbtide::mcp::{
-    answers::{Answers, Said},
-    events::{Event, Events},
-    message::{Envelope, Message},
-    scanner::Scanner,
-    sse::Position,
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ebbtide::{
+    mcp::{
+        answers::{Answers, Said},
+        events::{Event, Events},
+        message::{Envelope, Message},
+        scanner::Scanner,
+        sse::Position,
+    },
+    sessions::token::{MAX_PARAMS, MAX_TOKEN, Token},
 };
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 /// Bounds of `mcp::message`.
 const MAX_ID: usize = 1024;
@@ -53,6 +58,37 @@ pub fn events(stream: &[u8]) {
     answers(stream);
     for end in cuts(stream) {
         cut(&stream[..end]);
+    }
+}
+
+/// What is read as a token is spelled so and not otherwise, and what is made can be read: of the
+/// bytes as they are, as fields with the right checksum (nobody comes up with that by chance), and
+/// as lines of what a token is made of.
+pub fn token(bytes: &[u8]) {
+    let sum = Sha256::digest([b"e1.", bytes].concat());
+    let fields = URL_SAFE_NO_PAD.encode([bytes, &sum[..4]].concat());
+    read_token(&format!("e1.{fields}"));
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    read_token(text);
+    let mut lines = text.splitn(4, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (pod, id, version, params) = (line(), line(), line(), line());
+    if let Some(made) = Token::new(pod, id, version, Some(params)) {
+        assert_eq!((made.pod(), made.id(), made.version()), (pod, id, version));
+        assert!(made.params().is_none_or(|kept| kept == params && kept.len() <= MAX_PARAMS));
+        assert_eq!(Token::parse(&made.text()), Some(made));
+    }
+}
+
+fn read_token(text: &str) {
+    let Some(token) = Token::parse(text) else { return };
+    assert_eq!(token.text(), text, "{token:?}");
+    assert!(text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(!token.id().is_empty() && token.id().bytes().all(|byte| byte.is_ascii_graphic()));
+    if let Some(params) = token.params() {
+        let values = format!("[{params}]");
+        let values: Vec<&RawValue> = serde_json::from_str(&values).expect("params are JSON");
+        assert!(values.len() == 1 && values[0].get().starts_with('{'), "{params}");
     }
 }
 

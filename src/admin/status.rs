@@ -38,6 +38,7 @@ impl Admin {
                 "listed": listed.min(LISTED),
                 "exchanges": exchanges,
             },
+            "sessions": self.inflight.moves(),
             "pool": (self.pool)(),
             "report": snapshot.report.as_deref(),
         })

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     drain::{DrainHandle, DrainWatch, Phase, handle::Event},
-    kubernetes::{Cluster, Identity},
+    kubernetes::{Cluster, Identity, Watched},
 };
 
 /// This pod's cluster, if it can be asked.
@@ -23,9 +23,14 @@ pub fn join() -> Option<Cluster> {
 }
 
 /// Passes on what the cluster tells. Somebody waits for it from the trigger on.
-pub async fn learn(cluster: Cluster, mut watch: DrainWatch, drain: DrainHandle) {
+pub async fn learn(
+    cluster: Cluster,
+    peers: Option<Watched>,
+    mut watch: DrainWatch,
+    drain: DrainHandle,
+) {
     let (urgent, waits) = watch::channel(false);
-    let mut facts = pin!(cluster.facts(waits));
+    let mut facts = pin!(cluster.facts(waits, peers));
     let begun = async {
         watch.reached(Phase::Withdrawing).await;
         urgent.send_replace(true);

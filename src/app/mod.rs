@@ -17,7 +17,10 @@ use tracing::{info, warn};
 use crate::{
     admin::{Admin, Kubelet},
     child::{Child, Ended},
-    config::{Settings, value::Upstream},
+    config::{
+        Settings,
+        value::{Roaming, Upstream},
+    },
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
@@ -25,9 +28,9 @@ use crate::{
         timeline::{DEFAULT_DRAIN_TIMEOUT, Timings},
     },
     inflight::Inflight,
-    kubernetes::Cluster,
-    pool::{self, BoxedIo, Connector, Pool},
-    proxy::{Proxy, RequestBody},
+    kubernetes::{self, Cluster, Watched},
+    pool::{self, BoxedIo, Connecting, Connector, Pool},
+    proxy::{Proxy, RequestBody, peers::PeerPools},
     serve::{self, Port, Stage, Tcp},
     sessions::Sessions,
     signals::Signals,
@@ -115,7 +118,8 @@ pub async fn run(
         command => Some(Child::start(command).map_err(|error| Failed(error.to_string()))?),
     };
     let metrics = Arc::new(Metrics::new());
-    let sessions = Sessions::default();
+    let pod = if in_kubernetes { kubernetes::own_uid() } else { String::new() };
+    let sessions = Sessions::new(settings.sessions, &pod);
     let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
     let connections = Arc::new(Connections::default());
     let (driver, drain, watch) = Driver::new(
@@ -124,12 +128,16 @@ pub async fn run(
         Arc::clone(&connections),
         Arc::clone(&metrics),
     );
-    let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics);
+    let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics.pool);
+    let (seen, peers) = watch::channel(Arc::default());
+    let pools = Arc::new(PeerPools::new(Box::new(dial), pool_limits(&settings), peers, &metrics));
     let proxy = Arc::new(Proxy {
         pool: pool.clone(),
         inflight: inflight.clone(),
         drain: watch.clone(),
         sessions,
+        peers: Arc::clone(&pools),
+        metrics: Arc::clone(&metrics),
         refuse_with: settings.refuse_with,
     });
     let counts = pool.clone();
@@ -175,16 +183,25 @@ pub async fn run(
     let teller = cluster.as_ref().map(Cluster::teller);
     let (tells, mut told) = oneshot::channel();
     if let Some(cluster) = cluster {
-        group.spawn("kubernetes", cluster::learn(cluster, watch.clone(), drain.clone()));
+        let peers = (settings.sessions != Roaming::Off)
+            .then(|| Watched { port: settings.listen.port(), seen });
+        group.spawn("kubernetes", cluster::learn(cluster, peers, watch.clone(), drain.clone()));
+        group.spawn("peer reaper", pools.reap());
     }
+    let left = inflight.clone();
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
+    let drained = watch.clone();
     group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    data_stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+    // What goes to another pod needs no server of ours, and is let go on as long as there is time.
+    let cut_at = drained.snapshot().timeline.map(|timeline| Instant::from_std(timeline.cut_at));
+    let cut_at = cut_at.filter(|_| left.exchanging() > 0);
+    let soon = Instant::now() + CLOSE_TIME;
+    data_stage.send_replace(Stage::Close(cut_at.map_or(soon, |at| at.max(soon))));
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),
@@ -338,6 +355,15 @@ fn admin_limits(settings: &Settings) -> serve::Limits {
         keep_alive: false,
         ..port_limits(settings)
     }
+}
+
+/// Connects to another pod.
+fn dial(address: SocketAddr) -> Connecting {
+    Box::pin(async move {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream) as BoxedIo)
+    })
 }
 
 fn connector(upstream: &Upstream) -> Connector {

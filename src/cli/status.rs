@@ -86,6 +86,14 @@ fn page(status: &Value) -> String {
         number(&flight["pending"]),
         number(&flight["sessions"]),
     ));
+    let moved = &status["sessions"];
+    line(format!(
+        "sessions   {} handed over, {} reopened, {} refused, {} lost",
+        number(&moved["handed_over"]),
+        number(&moved["reopened"]),
+        number(&moved["refused"]),
+        number(&moved["lost"]),
+    ));
     let exchanges = flight["exchanges"].as_array().map_or(&[][..], Vec::as_slice);
     if !exchanges.is_empty() {
         line(String::new());
@@ -130,9 +138,18 @@ mod tests {
             "in_flight": { "finite": 1, "streams": 0, "sessions": 1, "exchanges": [
                 { "class": "call", "method": "tools/call", "tool": "slow", "session": "abc",
                   "age_seconds": 2.5 } ] },
+            "sessions": { "handed_over": 5, "reopened": 6, "refused": 7, "lost": 8 },
             "report": null,
         }));
-        for part in ["Draining (why: signal)", "12.3 s", "tools/call", "slow", "abc", "2.5s"] {
+        for part in [
+            "Draining (why: signal)",
+            "12.3 s",
+            "tools/call",
+            "slow",
+            "abc",
+            "2.5s",
+            "5 handed over, 6 reopened, 7 refused, 8 lost",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 
 use self::{
     table::TABLE,
-    value::{Format, Level, Refusal, Upstream},
+    value::{Format, Level, Refusal, Roaming, Upstream},
 };
 
 /// Where a raw value came from, for the error that names it.
@@ -110,6 +110,7 @@ pub struct Settings {
     pub stop_reserve: Duration,
     pub grace: Option<Duration>,
     pub refuse_with: Refusal,
+    pub sessions: Roaming,
     pub max_connections: usize,
     pub max_streams: usize,
     pub acquire_timeout: Duration,
@@ -175,6 +176,7 @@ impl Settings {
             stop_reserve: read.get("stop_reserve", value::duration)?,
             grace: read.optional("grace", value::duration)?,
             refuse_with: read.get("refuse_with", value::refusal)?,
+            sessions: read.get("sessions", value::roaming)?,
             max_connections: read.get("max_connections", value::count)?,
             max_streams: read.get("max_streams", value::count)?,
             acquire_timeout: read.get("acquire_timeout", value::duration)?,

@@ -90,6 +90,15 @@ pub const TABLE: &[Setting] = &[
          every client survives; or `503` with Retry-After, for gateways that try elsewhere.",
     ),
     setting(
+        "sessions",
+        "REACH",
+        Some("reopen"),
+        "How far a legacy session reaches: `reopen`, any pod behind the Service forwards its \
+         requests to the pod that has it, and where that one is gone another pod opens it anew, \
+         without what the server kept in memory for it; `pin`, they are forwarded, and the session \
+         ends with its pod; `off`, ids pass unchanged.",
+    ),
+    setting(
         "max_connections",
         "NUMBER",
         Some("100"),

@@ -67,6 +67,18 @@ pub enum Format {
     Text,
 }
 
+/// How far a legacy session may go from the pod in which it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Roaming {
+    /// Other pods send its requests to that pod; where it is gone, another one opens it anew.
+    #[default]
+    Reopen,
+    /// Other pods send its requests to that pod, and it ends with it.
+    Pin,
+    /// Ids pass unchanged.
+    Off,
+}
+
 /// How a call is refused that comes too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -156,6 +168,15 @@ pub fn path(text: &str) -> Parsed<PathBuf> {
         return Err("the path of a file".into());
     }
     Ok(text.into())
+}
+
+pub fn roaming(text: &str) -> Parsed<Roaming> {
+    match text {
+        "reopen" => Ok(Roaming::Reopen),
+        "pin" => Ok(Roaming::Pin),
+        "off" => Ok(Roaming::Off),
+        _ => Err("reopen, pin or off".into()),
+    }
 }
 
 pub fn refusal(text: &str) -> Parsed<Refusal> {

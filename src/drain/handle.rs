@@ -140,9 +140,10 @@ pub struct Connections {
 impl Connections {
     /// A new one, open until the guard is dropped.
     pub fn opened(self: &Arc<Self>, now: Instant) -> Open {
-        *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        let mut last = self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last.replace(now);
         self.open.fetch_add(1, Relaxed);
-        Open(Arc::clone(self))
+        Open { connections: Arc::clone(self), arrival: now, before }
     }
 
     #[must_use]
@@ -163,12 +164,27 @@ impl Connections {
 
 /// One open connection.
 #[must_use = "dropping it says that the connection has closed"]
-pub struct Open(Arc<Connections>);
+pub struct Open {
+    connections: Arc<Connections>,
+    arrival: Instant,
+    before: Option<Instant>,
+}
+
+impl Open {
+    /// It turned out to be a peer's, which the endpoints do not tell where to go: it is no arrival.
+    pub fn is_no_arrival(&self) {
+        let last = self.connections.last_arrival.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        if *last == Some(self.arrival) {
+            *last = self.before;
+        }
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Relaxed) == 1 {
-            self.0.none_left.notify_one();
+        if self.connections.open.fetch_sub(1, Relaxed) == 1 {
+            self.connections.none_left.notify_one();
         }
     }
 }

@@ -8,7 +8,10 @@ use serde::{Serialize, Serializer};
 use super::phase::{Phase, Trigger};
 use crate::{
     inflight::{Exchange, Inflight, Totals},
-    telemetry::{Metrics, metrics::Outcome},
+    telemetry::{
+        Metrics,
+        metrics::{Move, Moves, Outcome},
+    },
 };
 
 /// How many cut calls are named; the number of all stands beside them.
@@ -30,6 +33,8 @@ pub struct Report {
     /// The upstream died or did not answer.
     pub lost: u64,
     pub cut: usize,
+    /// What became of sessions since the trigger.
+    pub sessions: Moves,
     /// The cut calls by name, at most 50.
     pub cut_calls: Vec<Exchange>,
     /// What became of the exchanges that were in flight at the trigger, by outcome.
@@ -45,6 +50,7 @@ pub struct Report {
 pub struct Account {
     trigger: Trigger,
     before: Totals,
+    moves_before: Moves,
     phases: Vec<(Phase, Duration)>,
     cut_calls: Vec<Exchange>,
 }
@@ -54,8 +60,8 @@ impl Account {
     #[must_use]
     pub fn new(trigger: Trigger, inflight: &Inflight) -> Self {
         inflight.begin_audit();
-        let before = inflight.totals();
-        Self { trigger, before, phases: Vec::new(), cut_calls: Vec::new() }
+        let (before, moves_before) = (inflight.totals(), inflight.moves());
+        Self { trigger, before, moves_before, phases: Vec::new(), cut_calls: Vec::new() }
     }
 
     pub fn phase_took(&mut self, phase: Phase, took: Duration) {
@@ -81,6 +87,7 @@ impl Account {
             abandoned: totals.of(Outcome::Abandoned),
             lost: totals.of(Outcome::UpstreamLost) + totals.of(Outcome::TimedOut),
             cut: self.cut_calls.len(),
+            sessions: inflight.moves().since(&self.moves_before),
             cut_calls: self.cut_calls.iter().take(NAMED).cloned().collect(),
             in_flight_at_trigger: inflight.audit(),
             since_start,
@@ -125,6 +132,13 @@ impl Report {
             self.lost,
             self.cut
         );
+        for (how, what) in [(Move::HandedOver, "handed over"), (Move::Lost, "lost")] {
+            let count = self.sessions.of(how);
+            if count > 0 {
+                // Writing to a String cannot fail.
+                let _ = write!(text, ", {count} sessions {what}");
+            }
+        }
         let mut named = 0;
         for call in &self.cut_calls {
             let tool = call.tool.as_deref().map(|tool| format!(" {tool}")).unwrap_or_default();

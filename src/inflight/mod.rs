@@ -27,7 +27,10 @@ pub use self::{
 use crate::{
     mcp::Class,
     sessions::{Session, Sessions},
-    telemetry::{Metrics, metrics::Outcome},
+    telemetry::{
+        Metrics,
+        metrics::{Moves, Outcome},
+    },
 };
 
 /// How many exchanges ended how, since the start.
@@ -209,6 +212,12 @@ impl Inflight {
         self.0.sessions.len()
     }
 
+    /// What became of sessions that could not stay where they were.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        self.0.metrics.moves()
+    }
+
     /// Tells up to `most` streams to end that were not told yet, and whose session awaits nothing:
     /// the server may still have to say something on them.
     pub fn end_streams(&self, most: usize) {
@@ -334,6 +343,7 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
     use super::*;
+    use crate::sessions::Found;
 
     fn registry() -> Inflight {
         Inflight::new(Arc::new(Metrics::new()), Sessions::default())
@@ -344,7 +354,10 @@ mod tests {
             HeaderName::from_static("mcp-session-id"),
             HeaderValue::from_str(id).unwrap(),
         )]);
-        inflight.0.sessions.of(&headers, &Uri::from_static("/mcp"))
+        match inflight.0.sessions.of(&headers, &Uri::from_static("/mcp")) {
+            Found::Here(session) => Some(session),
+            Found::Nothing | Found::Elsewhere(_) => None,
+        }
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Ticket {
         lock(&self.entry.peek).envelope()
     }
 
+    /// The params of the `initialize` that the request's body is, as JSON text.
+    #[must_use]
+    pub fn initialize(&self) -> Option<String> {
+        lock(&self.entry.peek).initialize().map(str::to_owned)
+    }
+
     /// The session that the exchange belongs to.
     #[must_use]
     pub fn session(&self) -> Option<&Arc<Session>> {

@@ -37,6 +37,12 @@ impl Identity {
     }
 }
 
+/// The pod's UID, for who needs to know no more; empty where the downward API does not tell.
+#[must_use]
+pub fn own_uid() -> String {
+    std::env::var("POD_UID").unwrap_or_default()
+}
+
 /// The pod's namespace, for who needs to know no more.
 pub fn own_namespace(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     given(variable, "POD_NAMESPACE").or_else(|| read(Path::new(NAMESPACE)))

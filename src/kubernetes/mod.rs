@@ -6,10 +6,14 @@
 
 pub mod client;
 mod identity;
+pub mod peers;
 mod pod;
+pub mod slice;
 mod slices;
 mod tell;
 mod trouble;
+
+use std::sync::Arc;
 
 use futures_util::{Stream, stream::select};
 use kube::{Client, Config, client::ClientBuilder};
@@ -18,10 +22,17 @@ use tower::limit::RateLimitLayer;
 use tracing::{info, warn};
 
 pub use self::{
-    identity::{Identity, own_namespace},
+    identity::{Identity, own_namespace, own_uid},
     tell::{Teller, leave_termination_message},
 };
-use crate::drain::knowledge::Fact;
+use crate::{drain::knowledge::Fact, sessions::peers::Peers};
+
+/// Who is told of the pods behind the Services that offer our data port.
+pub struct Watched {
+    /// The data port's number.
+    pub port: u16,
+    pub seen: watch::Sender<Arc<Peers>>,
+}
 
 /// Longest that connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,9 +89,14 @@ impl Cluster {
 
     /// All news, for ever. `urgent`: whether somebody waits for them, so that the Pod is read at
     /// once and often.
-    pub fn facts(self, urgent: watch::Receiver<bool>) -> impl Stream<Item = Fact> + Send {
+    /// `peers`: who is told of the other pods behind our Services.
+    pub fn facts(
+        self,
+        urgent: watch::Receiver<bool>,
+        peers: Option<Watched>,
+    ) -> impl Stream<Item = Fact> + Send {
         let pod = pod::facts(self.client.clone(), self.identity.clone(), urgent);
-        select(slices::facts(self.client, self.identity), pod)
+        select(slices::facts(self.client, self.identity, peers), pod)
     }
 
     /// Who writes Events about this pod.

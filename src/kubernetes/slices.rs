@@ -4,19 +4,17 @@
 //! thousands of endpoints costs what one slice costs. All slices are watched, since which Services
 //! select this pod may change at any time, and no label or field of a slice tells it.
 
-use std::{borrow::Cow, collections::HashMap, pin::pin};
+use std::{collections::HashMap, pin::pin, sync::Arc};
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use super::{Identity, trouble::Trouble};
+use super::{Identity, Watched, peers::Services, slice::Slice, trouble::Trouble};
 use crate::{
     drain::knowledge::{Endpoints, Fact},
     kubernetes::pod::{Backoff, patience},
@@ -25,65 +23,12 @@ use crate::{
 /// Slices per page of a list: about 100 endpoints are in each.
 const PAGE: u32 = 10;
 
-/// `discovery.k8s.io/v1` `EndpointSlice`, as far as it matters here.
-#[derive(Debug, Clone, Deserialize)]
-struct Slice {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    endpoints: Option<Vec<Endpoint>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Endpoint {
-    conditions: Option<Conditions>,
-    target_ref: Option<Target>,
-}
-
-/// A condition that is not there is unknown; the API says how to read that: `ready` as true,
-/// `terminating` as false.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-struct Conditions {
-    ready: Option<bool>,
-    terminating: Option<bool>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Target {
-    uid: Option<String>,
-}
-
-impl Resource for Slice {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "EndpointSlice".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "discovery.k8s.io".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "endpointslices".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
 /// What the slices say of our pod, each time that it changes; `None` when it is not known.
-pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + Send {
+pub fn facts(
+    client: Client,
+    identity: Identity,
+    peers: Option<Watched>,
+) -> impl Stream<Item = Fact> + Send {
     let api: Api<Slice> = Api::namespaced(client, &identity.namespace);
     stream! {
         if identity.uid.is_empty() {
@@ -95,17 +40,27 @@ pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + S
         }
         let mut trouble = Trouble::with("endpointslices");
         let mut backoff = Backoff::default();
+        let mut services = peers.as_ref().map(|peers| Services::new(&identity.uid, peers.port));
         loop {
             let mut seen = Seen::new(&identity.uid);
             let mut told = None;
             let mut steady = false;
             let config = watcher::Config::default().page_size(PAGE);
-            let mut events = pin!(watcher(api.clone(), config));
+            let mut events = pin!(watcher(api.clone(), config.clone()));
             loop {
                 match timeout(patience(seen.complete, steady), events.next()).await {
                     Ok(Some(Ok(event))) => {
                         steady |= seen.complete;
+                        let lists_again = services.as_mut().is_some_and(|s| s.take(&event));
                         seen.take(event);
+                        if let (Some(services), Some(peers), true) =
+                            (&services, &peers, seen.complete)
+                        {
+                            tell(services, peers);
+                        }
+                        if lists_again {
+                            events.set(watcher(api.clone(), config.clone()));
+                        }
                     }
                     Ok(Some(Err(error))) => {
                         trouble.watching(&error);
@@ -132,6 +87,18 @@ pub fn facts(client: Client, identity: Identity) -> impl Stream<Item = Fact> + S
             sleep(backoff.next()).await;
         }
     }
+}
+
+/// Tells of the pods behind our Services, where that is news.
+fn tell(services: &Services, watched: &Watched) {
+    let peers = services.peers();
+    watched.seen.send_if_modified(|seen| {
+        let is_news = **seen != peers;
+        if is_news {
+            *seen = Arc::new(peers);
+        }
+        is_news
+    });
 }
 
 /// The endpoints of ours that were seen, by slice.
@@ -162,16 +129,13 @@ impl<'a> Seen<'a> {
 
     fn put(&mut self, slice: Slice) {
         let mut ours = Endpoints::default();
-        for endpoint in slice.endpoints.iter().flatten() {
-            let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
-            if uid != Some(self.uid) {
+        for endpoint in slice.endpoints() {
+            if endpoint.uid() != Some(self.uid) {
                 continue;
             }
-            let conditions = endpoint.conditions.unwrap_or_default();
-            let terminating = conditions.terminating.unwrap_or(false);
-            let ready = conditions.ready.unwrap_or(true);
+            let terminating = endpoint.is_terminating();
             ours.named += 1;
-            ours.offering += usize::from(ready && !terminating);
+            ours.offering += usize::from(endpoint.is_ready() && !terminating);
             ours.terminating |= terminating;
         }
         let name = slice.metadata.name.unwrap_or_default();

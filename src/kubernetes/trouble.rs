@@ -204,7 +204,7 @@ mod tests {
             // Nobody hurries here.
             let (_, urgent) = watch::channel(false);
             let pod = pod::facts(client.clone(), identity.clone(), urgent);
-            stream::select(slices::facts(client, identity), pod)
+            stream::select(slices::facts(client, identity, None), pod)
         }
 
         /// What was said since the last time: resource, and what sort of line it is.

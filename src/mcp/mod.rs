@@ -8,6 +8,7 @@ pub mod answers;
 pub mod class;
 pub mod error;
 pub mod events;
+pub mod initialize;
 pub mod message;
 pub mod scanner;
 pub mod sse;

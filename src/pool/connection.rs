@@ -121,9 +121,21 @@ impl<B: Outgoing> Connection<B> {
     /// # Errors
     /// The connection broke, or what came is not HTTP.
     pub async fn send(&mut self, request: Box<Request<B>>) -> Result<Response<()>, SendError<B>> {
+        self.send_and(request, false).await
+    }
+
+    /// The same. `keeps`: the request is kept, so that [`Connection::take_sent`] gives it back.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub async fn send_and(
+        &mut self,
+        request: Box<Request<B>>,
+        keeps: bool,
+    ) -> Result<Response<()>, SendError<B>> {
         let inner = &mut *self.0;
         inner.answer.begin(*request.method() == Method::HEAD);
-        inner.sending.begin(request);
+        inner.sending.begin(request, keeps);
         match poll_fn(|context| inner.poll_head(context)).await {
             Ok(response) => Ok(response),
             Err(cause) => {
@@ -135,6 +147,12 @@ impl<B: Outgoing> Connection<B> {
                 Err(SendError { cause, unsent: inner.sending.abandon() })
             }
         }
+    }
+
+    /// The request that was kept, if all of it was sent.
+    #[must_use]
+    pub fn take_sent(&mut self) -> Option<Box<Request<B>>> {
+        self.0.sending.take_sent()
     }
 
     /// The next frame of the answer's body; `None` after its last.

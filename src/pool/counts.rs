@@ -9,7 +9,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use serde::Serialize;
 
 use super::Budget;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::PoolMetrics;
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,22 +97,22 @@ const IDLE: usize = 2;
 const WAITING: usize = 3;
 
 impl Tally {
-    pub(super) fn new(metrics: &Metrics) -> Self {
-        let event = |name| metrics.pool_event(name, "");
-        let state = |name| metrics.pool_connections.with_label_values(&[name]);
+    pub(super) fn new(metrics: &PoolMetrics) -> Self {
+        let event = |name| metrics.event(name, "");
+        let state = |name| metrics.connections.with_label_values(&[name]);
         Self {
             in_use: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             unreachable: AtomicU64::new(0),
-            acquire: metrics.pool_acquire.clone(),
+            acquire: metrics.acquire.clone(),
             created: event("created"),
             reused: event("reused"),
             acquired: event("acquired"),
             released: event("released"),
             timed_out: event("acquire_timeout"),
-            closed: Closed::ALL.map(|why| metrics.pool_event("closed", why.name())).to_vec(),
+            closed: Closed::ALL.map(|why| metrics.event("closed", why.name())).to_vec(),
             states: ["in_use", "streams", "idle", "waiting"].map(state),
         }
     }

@@ -21,6 +21,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::telemetry::Metrics;
+
 use super::{http1::Invalid, *};
 
 type Sent = UnsyncBoxBody<Bytes, io::Error>;
@@ -59,7 +61,7 @@ fn post(body: Sent) -> Box<Request<Sent>> {
 
 fn connection(room: usize) -> (Connection<Sent>, DuplexStream) {
     let (ours, theirs) = duplex(room);
-    (Connection::new(Box::new(ours), Arc::new(Tally::new(&Metrics::new()))), theirs)
+    (Connection::new(Box::new(ours), Arc::new(Tally::new(&Metrics::new().pool))), theirs)
 }
 
 /// Sends the request to an upstream that answers with the text, whatever it reads.
@@ -218,7 +220,7 @@ fn a_small_exchange_is_one_write_and_one_read() {
             let (ours, mut upstream) = duplex(1000);
             let calls = Arc::new(AtomicUsize::new(0));
             let io = Box::new(Counting(ours, Arc::clone(&calls)));
-            let mut connection = Connection::new(io, Arc::new(Tally::new(&Metrics::new())));
+            let mut connection = Connection::new(io, Arc::new(Tally::new(&Metrics::new().pool)));
             let is_chunked = body().size_hint().exact().is_none();
             let (response, ()) = join(connection.send(post(body())), async {
                 upstream.read_buf(&mut Vec::new()).await.unwrap();

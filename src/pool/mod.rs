@@ -36,7 +36,7 @@ pub use self::{
     error::{AcquireError, ExchangeError},
     slot::{Held, Slot},
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::PoolMetrics;
 
 /// What a connector gives: any byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -56,7 +56,7 @@ impl<T> Outgoing for T where
 {
 }
 
-type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
 /// Opens one connection to the upstream.
 pub type Connector = Box<dyn Fn() -> Connecting + Send + Sync>;
 
@@ -110,7 +110,7 @@ impl<B: Outgoing> Clone for Pool<B> {
 
 impl<B: Outgoing> Pool<B> {
     #[must_use]
-    pub fn new(connector: Connector, limits: Limits, metrics: &Metrics) -> Self {
+    pub fn new(connector: Connector, limits: Limits, metrics: &PoolMetrics) -> Self {
         Self(Arc::new(Shared {
             connector,
             limits,
@@ -198,8 +198,13 @@ impl<B: Outgoing> Pool<B> {
         };
         loop {
             sleep(pause).await;
-            self.0.reap();
+            self.reap_once();
         }
+    }
+
+    /// Drops the idle connections whose time is over.
+    pub fn reap_once(&self) {
+        self.0.reap();
     }
 
     /// Closes idle connections at once and the others as they come back; resolves when none is

@@ -23,6 +23,9 @@ use super::{
 pub struct Sending<B: Outgoing> {
     /// Until all of it is out.
     request: Option<Box<Request<B>>>,
+    /// After that, where somebody may want to send it once more.
+    sent: Option<Box<Request<B>>>,
+    keeps: bool,
     framing: Framing,
     /// Whether the body has more to give.
     asks: bool,
@@ -42,6 +45,8 @@ impl<B: Outgoing> Default for Sending<B> {
     fn default() -> Self {
         Self {
             request: None,
+            sent: None,
+            keeps: false,
             framing: Framing::Sized(0),
             asks: false,
             begun: false,
@@ -54,7 +59,9 @@ impl<B: Outgoing> Default for Sending<B> {
 }
 
 impl<B: Outgoing> Sending<B> {
-    pub fn begin(&mut self, request: Box<Request<B>>) {
+    /// `keeps`: the request is kept once it is out, until somebody takes it.
+    pub fn begin(&mut self, request: Box<Request<B>>, keeps: bool) {
+        self.keeps = keeps;
         self.framing = encode::head(&request, &mut self.front);
         self.asks = self.framing != Framing::Sized(0);
         self.begun = false;
@@ -64,6 +71,11 @@ impl<B: Outgoing> Sending<B> {
     /// Whether everything is out.
     pub fn is_done(&self) -> bool {
         self.request.is_none()
+    }
+
+    /// The request that was kept, if all of it is out.
+    pub fn take_sent(&mut self) -> Option<Box<Request<B>>> {
+        self.sent.take()
     }
 
     /// Gives up; the request, if not a byte of it is out.
@@ -99,7 +111,7 @@ impl<B: Outgoing> Sending<B> {
                 return Poll::Pending;
             }
             if !self.asks {
-                self.request = None;
+                self.sent = self.request.take().filter(|_| self.keeps);
                 // An open stream does not hold it.
                 self.front = Vec::new();
             }

@@ -7,6 +7,8 @@ use http_body_util::Empty;
 use proptest::prelude::*;
 use tokio::{io::DuplexStream, sync::oneshot, task::yield_now, time::advance};
 
+use crate::telemetry::Metrics;
+
 use super::*;
 use crate::tasks::Group;
 
@@ -33,7 +35,7 @@ fn pool(limits: Limits) -> (Pool<Body>, Arc<Upstream>) {
             Ok(Box::new(ours) as BoxedIo)
         })
     });
-    (Pool::new(connector, limits, &Metrics::new()), upstream)
+    (Pool::new(connector, limits, &Metrics::new().pool), upstream)
 }
 
 fn limits(max_connections: usize) -> Limits {

@@ -42,7 +42,7 @@ pub struct Failure {
     text: String,
     outcome: Outcome,
     /// The request's body, where it was not read yet: the id is in there.
-    body: Option<RequestBody>,
+    body: Option<Box<RequestBody>>,
 }
 
 impl Failure {
@@ -77,6 +77,23 @@ impl Failure {
     /// A client is back for the answers of pending calls, which do not come any more.
     pub fn pending(phase: Phase) -> Self {
         Self { to_pending: true, ..Self::draining(phase, false) }
+    }
+
+    /// The session lived in a pod that is gone, and cannot be opened anew.
+    pub fn session_over() -> Self {
+        let text = "the pod of this session is gone, and it cannot be opened anew here; initialize \
+                    anew";
+        let failure =
+            Self::new(StatusCode::NOT_FOUND, Code::UpstreamLost, Outcome::Refused, text.into());
+        Self { rpc_status: StatusCode::NOT_FOUND, ..failure }
+    }
+
+    /// The server did not know the session, which the next message opens anew.
+    pub fn too_large_to_move() -> Self {
+        Self::lost(
+            "the server has lost this session, and this message is too large to be sent once more; \
+             send it again",
+        )
     }
 
     /// With a status that gateways take for a reason to try elsewhere: nothing was begun.
@@ -151,7 +168,7 @@ impl Failure {
     /// Gives the body that was not read yet.
     #[must_use]
     pub fn with_body(self, body: RequestBody) -> Self {
-        Self { body: Some(body), ..self }
+        Self { body: Some(Box::new(body)), ..self }
     }
 
     /// The response; reads on for the id if that may still come.

@@ -1,72 +1,24 @@
-//! One exchange: a slot, a connection, the request, the head of the answer, and who carries on
-//! from there.
+//! One exchange with our own server: what its session is called there, and what follows when the
+//! server does not know it any more.
 
-use std::pin::pin;
-
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, response};
+use bytes::Bytes;
+use http::{Request, StatusCode};
 
 use super::{
     Exchange, Proxy,
-    answer::{Failure, unless_ended},
-    body::ProxyBody,
+    answer::Failure,
     headers,
+    peers::PEER,
+    received::{Answer, Received, hold, pass, receive, with_length},
+    reopen,
     request_body::RequestBody,
-    resend::{repeatable, resend},
-    streamed::{Events, Streamed, next_frame},
-    tunnel::Tunnel,
-    watch::Watch,
+    send::reach,
 };
 use crate::{
-    mcp::{Class, sse::Position},
-    pool::{AcquireError, Budget, Closed, Connection, Slot},
+    mcp::{Class, class::LAST_EVENT_ID},
     serve::Context,
-    telemetry::metrics::Outcome,
+    sessions::ids,
 };
-
-/// Largest JSON answer whose head is held back until its body is whole: once a head is out, no
-/// JSON-RPC error can take the answer's place. A larger one is passed on as it comes.
-const HELD: usize = 64 * 1024;
-
-/// The upstream's answer, as far as it came before its head is passed on.
-pub enum Answer {
-    /// Its body is whole.
-    Whole(response::Parts, Bytes),
-    /// Its body is passed on as it comes.
-    Streamed(response::Parts, Box<Streamed>),
-    /// The server agreed to leave HTTP.
-    Switched(response::Parts, Box<Tunnel>),
-}
-
-impl Answer {
-    pub fn as_it_comes(head: response::Parts, mut streamed: Box<Streamed>) -> Self {
-        if streamed.is_over() {
-            streamed.finish();
-            return Answer::Whole(head, Bytes::new());
-        }
-        Answer::Streamed(head, streamed)
-    }
-
-    pub fn into_response(self, exchange: Exchange, context: &Context) -> Response<ProxyBody> {
-        let mut ticket = exchange.ticket;
-        ticket.answered();
-        match self {
-            Answer::Whole(head, bytes) => {
-                ticket.settled();
-                ticket.will_be(Outcome::Completed);
-                Response::from_parts(head, ProxyBody::own(bytes, ticket))
-            }
-            Answer::Streamed(head, streamed) => {
-                ticket.may_last();
-                Response::from_parts(head, ProxyBody::streamed(streamed, ticket))
-            }
-            Answer::Switched(head, tunnel) => {
-                context.after_upgrade(tunnel.run(ticket));
-                Response::from_parts(head, ProxyBody::Nothing)
-            }
-        }
-    }
-}
 
 pub async fn forward(
     proxy: &Proxy,
@@ -75,228 +27,98 @@ pub async fn forward(
     context: &Context,
 ) -> Result<Answer, Failure> {
     headers::to_upstream(&mut request, &context.forwarded_for);
-    // What is matched on is not bound to a name: it would hold its room to the end.
-    let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
-        Some(slot) => slot,
-        None => match Box::pin(line_up(proxy, exchange, request.body_mut())).await {
-            Ok(slot) => slot,
-            Err(failure) => return Err(failure.with_body(request.into_body())),
-        },
-    };
-    let mut connection = match unless_ended(&exchange.ticket, pin!(slot.connection())).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            if matches!(error, AcquireError::Unreachable { .. }) {
-                // Whoever comes next is another process, which knows nothing of them.
-                proxy.sessions.forget();
-            }
-            return Err(Failure::not_acquired(&error).with_body(request.into_body()));
-        }
-        Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
-    };
-    exchange.ticket.delivers();
-    let again = repeatable(&request, &connection);
-    let (connection, response) = {
-        let sent = unless_ended(&exchange.ticket, pin!(connection.send(request))).await;
-        match sent {
-            Ok(Ok(response)) => (connection, response),
-            Ok(Err(error)) => {
-                let mut sent = Box::pin(resend(&mut slot, connection, error, again));
-                let sent = unless_ended(&exchange.ticket, sent.as_mut()).await;
-                sent.unwrap_or_else(|ending| Err(Failure::ended(ending)))?
-            }
-            Err(ending) => return Err(Failure::ended(ending)),
-        }
-    };
-    let Received { mut head, mut streamed, media } =
-        receive(proxy, exchange, slot, connection, response)?;
-    if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
-        return Ok(Answer::as_it_comes(head, streamed));
+    to_server(proxy, exchange, request).await
+}
+
+/// To our own server; what it does not know any more is opened anew.
+pub async fn to_server(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    if !exchange.session {
+        let sent = reach(proxy, exchange, request, false).await?;
+        return pass(proxy, exchange, sent).await;
     }
-    // Where a length was given, the server is held to it; else it is known once it is whole.
-    let sized = streamed.size_hint().exact().is_some();
+    request.headers_mut().remove(PEER);
+    let keeps = exchange.ticket.session().is_some_and(|session| session.is_movable());
+    if !keeps {
+        in_session(exchange, &mut request);
+        let sent = reach(proxy, exchange, request, false).await?;
+        return pass(proxy, exchange, sent).await;
+    }
+    request.body_mut().keep();
+    Box::pin(to_movable(proxy, exchange, request)).await
+}
+
+/// To our own server, which has just opened the session anew: whatever it answers now is the answer.
+pub async fn to_reopened(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    let is_fresh = in_session(exchange, &mut request);
+    let sent = reach(proxy, exchange, request, false).await?;
+    let mut answer = pass(proxy, exchange, sent).await?;
+    if is_fresh {
+        tell_news(exchange, &mut answer);
+    }
+    Ok(answer)
+}
+
+async fn to_movable(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    let is_fresh = in_session(exchange, &mut request);
+    let mut sent = reach(proxy, exchange, request, true).await?;
+    let status = sent.response.status();
+    if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+        // What is not needed any more is not held as long as the answer takes.
+        drop(sent.connection.take_sent());
+        let mut answer = pass(proxy, exchange, sent).await?;
+        if is_fresh {
+            tell_news(exchange, &mut answer);
+        }
+        return Ok(answer);
+    }
+    let request = sent.connection.take_sent();
+    let Received { head, mut streamed, .. } = receive(proxy, exchange, sent)?;
     let Some(whole) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };
-    if !sized {
-        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    let is_unknown = reopen::is_unknown(status, &whole);
+    let answer = with_length(head, whole);
+    if is_unknown {
+        return reopen::once_more(proxy, exchange, answer, request).await;
     }
-    Ok(Answer::Whole(head, whole))
+    Ok(answer)
 }
 
-/// The bound that an exchange counts against where that has room.
-fn first_budget(class: Class) -> Budget {
-    if class.is_stream() { Budget::Streams } else { Budget::Calls }
-}
-
-/// The bound whose line an exchange waits in. What calls in flight may be waiting for never waits
-/// behind them.
-fn budget(class: Class) -> Budget {
-    match class {
-        Class::Message | Class::SessionEnd => Budget::Messages,
-        class if class.is_stream() => Budget::Streams,
-        _ => Budget::Calls,
+/// The server hears its own word for the session. Whether it is the first stream since the server
+/// opened the session anew: no event of before can be resumed.
+fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) -> bool {
+    let Some(session) = exchange.ticket.session() else { return false };
+    ids::to_server(request.headers_mut(), session);
+    let is_stream = matches!(exchange.ticket.class(), Class::Stream | Class::Resume);
+    if !is_stream || !session.is_fresh() {
+        return false;
     }
+    request.headers_mut().remove(LAST_EVENT_ID);
+    true
 }
 
-/// Waits for a slot. In which line, depends on what a POST is.
-async fn line_up(
-    proxy: &Proxy,
-    exchange: &mut Exchange,
-    body: &mut RequestBody,
-) -> Result<Slot<RequestBody>, Failure> {
-    exchange.learn_class(body).await.map_err(Failure::ended)?;
-    let acquired = proxy.pool.acquire(budget(exchange.ticket.class()));
-    match unless_ended(&exchange.ticket, pin!(acquired)).await {
-        Ok(acquired) => acquired.map_err(|error| Failure::not_acquired(&error)),
-        Err(ending) => Err(Failure::ended(ending)),
-    }
-}
-
-/// The upstream's answer, before it is decided how it is passed on.
-pub struct Received {
-    pub head: response::Parts,
-    pub streamed: Box<Streamed>,
-    pub media: Media,
-}
-
-/// What of an answer's media type matters here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Media {
-    Json,
-    Events,
-    Other,
-}
-
-/// Looks at the answer's head: whether it may be passed on, and what the exchange turned out to be.
-pub fn receive(
-    proxy: &Proxy,
-    exchange: &mut Exchange,
-    mut slot: Slot<RequestBody>,
-    connection: Connection<RequestBody>,
-    mut response: Response<()>,
-) -> Result<Received, Failure> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        connection.close(Closed::Error);
-        return Err(Failure::lost("the server switched protocols without being asked to"));
-    }
-    let session = exchange.ticket.session();
-    let opened = proxy.sessions.answered(session, response.status(), response.headers());
-    if let Some(session) = opened
-        && exchange.ticket.class() == Class::Initialize
+/// Tells the client on its stream that another server may have other tools.
+fn tell_news(exchange: &Exchange, answer: &mut Answer) {
+    if let Answer::Streamed(head, streamed) = answer
+        && head.status.is_success()
+        && exchange.ticket.class().is_stream()
+        && let Some(session) = exchange.ticket.session()
     {
-        // Its client may come back for what this exchange leaves open.
-        exchange.ticket.belongs_to(&session);
-    } else if let Some(session) = session
-        && exchange.ticket.class() == Class::SessionEnd
-        && response.status().is_success()
-    {
-        proxy.sessions.end(session);
-    }
-    headers::to_client(&mut response);
-    let (mut head, ()) = response.into_parts();
-    let class = exchange.ticket.class();
-    let media = media(&head.headers);
-    let events = media == Media::Events;
-    if events {
-        // Its last event may be ours.
-        head.headers.remove(header::CONTENT_LENGTH);
-    }
-    // A GET that may be a stream is one only if the answer is.
-    if events && class == Class::Plain && head.status.is_success() {
-        exchange.ticket.reclassify(Class::Stream);
-        if let Err(error) = slot.becomes_stream() {
-            connection.close(Closed::Abandoned);
-            return Err(Failure::not_acquired(&error));
-        }
-    } else if !events && matches!(class, Class::Stream | Class::Resume | Class::Listen) {
-        let finite = if class == Class::Listen { Class::Call } else { Class::Plain };
-        exchange.ticket.reclassify(finite);
-    }
-    if !head.status.is_success() {
-        exchange.ticket.refused();
-    } else if !events {
-        // Whatever it is, it is the answer; or the answer comes on another stream.
-        exchange.ticket.settled();
-    }
-    let events = if !events {
-        Events::None
-    } else if head.headers.contains_key(header::CONTENT_ENCODING) {
-        // Nobody can write an event into what is compressed.
-        Events::Sealed
-    } else {
-        Events::Open { position: Position::default(), framed: connection.is_framed() }
-    };
-    let open = matches!(events, Events::Open { .. }) && head.status.is_success();
-    let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
-    let streamed = Box::new(Streamed::new(slot, connection, events, watch));
-    Ok(Received { head, streamed, media })
-}
-
-/// Waits until the body is whole, while the head is held back; `None` when the body is larger than
-/// that is worth: what came of it is given back.
-async fn hold(exchange: &Exchange, streamed: &mut Streamed) -> Result<Option<Bytes>, Failure> {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
-    while !streamed.is_over() {
-        let frame = unless_ended(&exchange.ticket, pin!(next_frame(streamed))).await;
-        let frame = match frame {
-            Ok(None) => break,
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(cause))) => {
-                streamed.broken();
-                return Err(Failure::lost(&format!(
-                    "the server broke off in the middle of its answer: {cause}"
-                )));
-            }
-            Err(ending) => return Err(Failure::ended(ending)),
-        };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(trailers) => {
-                streamed.hold(join(first, &more));
-                streamed.hold_frame(trailers);
-                return Ok(None);
-            }
-        };
-        if first.is_empty() {
-            first = data;
-        } else {
-            more.extend_from_slice(&data);
-        }
-        if first.len() + more.len() > HELD {
-            streamed.hold(join(first, &more));
-            return Ok(None);
-        }
-    }
-    streamed.finish();
-    Ok(Some(join(first, &more)))
-}
-
-fn join(first: Bytes, more: &BytesMut) -> Bytes {
-    if more.is_empty() {
-        return first;
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + more.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(more);
-    whole.freeze()
-}
-
-fn media(headers: &HeaderMap) -> Media {
-    let Some(value) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
-        return Media::Other;
-    };
-    let is = |media: &[u8]| {
-        value
-            .split_at_checked(media.len())
-            .is_some_and(|(start, _)| start.eq_ignore_ascii_case(media))
-    };
-    if is(b"application/json") {
-        Media::Json
-    } else if is(b"text/event-stream") {
-        Media::Events
-    } else {
-        Media::Other
+        let news = session.take_news().into_iter().map(|method| {
+            format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}\n\n")
+        });
+        streamed.hold(Bytes::from(news.collect::<String>()));
     }
 }

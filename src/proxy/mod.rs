@@ -4,13 +4,18 @@
 //! Never keeps a body, never decides about phases, and never ends an exchange other than through
 //! its ticket.
 
+mod across;
 mod answer;
 mod body;
 mod forward;
 mod headers;
 mod last_words;
+pub mod peers;
+mod received;
+mod reopen;
 mod request_body;
 mod resend;
+mod send;
 mod streamed;
 mod tunnel;
 mod watch;
@@ -25,10 +30,10 @@ use std::{
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::answer::Failure;
+use self::{answer::Failure, peers::PeerPools, received::Answer};
 pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
-    config::value::Refusal,
+    config::value::{Refusal, Roaming},
     drain::{
         DrainWatch, Phase,
         policy::{self, Decision},
@@ -37,7 +42,11 @@ use crate::{
     mcp::Class,
     pool::Pool,
     serve::{Context, Handler},
-    sessions::Sessions,
+    sessions::{
+        Found, Session, Sessions, ids,
+        token::{MAX_PARAMS, Token},
+    },
+    telemetry::Metrics,
 };
 
 /// What every exchange needs.
@@ -46,6 +55,8 @@ pub struct Proxy {
     pub inflight: Inflight,
     pub drain: DrainWatch,
     pub sessions: Sessions,
+    pub peers: Arc<PeerPools>,
+    pub metrics: Arc<Metrics>,
     pub refuse_with: Refusal,
 }
 
@@ -92,8 +103,16 @@ async fn handle(
     mut request: Box<Request<RequestBody>>,
     context: Arc<Context>,
 ) -> Response<ProxyBody> {
-    let session = proxy.sessions.of(request.headers(), request.uri());
-    let has_session = session.is_some();
+    if let Some(meant) = peers::greeted(&request) {
+        context.is_no_client();
+        return peers::greet(meant, proxy.sessions.pod()).map(|()| ProxyBody::Nothing);
+    }
+    let (session, elsewhere) = match proxy.sessions.of(request.headers(), request.uri()) {
+        Found::Nothing => (None, None),
+        Found::Here(session) => (Some(session), None),
+        Found::Elsewhere(token) => (None, Some(token)),
+    };
+    let has_session = session.is_some() || elsewhere.is_some();
     let (class, untold) = Class::of(request.method(), request.headers(), has_session);
     let target = (!class.is_json_rpc())
         .then(|| format!("{} {}", request.method(), request.uri().path()).into_boxed_str());
@@ -109,19 +128,23 @@ async fn handle(
         let (Poll::Ready(()) | Poll::Pending) = told;
     }
     // What opens one will be followed by its calls.
-    if has_session || exchange.ticket.class() == Class::Initialize {
+    let opens = exchange.ticket.class() == Class::Initialize;
+    if stays(&exchange) || (opens && !will_move(&proxy, &exchange)) {
         context.carries_session();
     }
-    let result = match admit(&proxy, &mut exchange, &mut request).await {
-        Ok(()) if exchange.ticket.class() == Class::Tunnel => {
+    let result = match admit(&proxy, &mut exchange, &mut request, elsewhere.is_some()).await {
+        Ok(Way::Tunnel) => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
         }
-        Ok(()) => forward::forward(&proxy, &mut exchange, request, &context).await,
+        Ok(Way::Server) => forward::forward(&proxy, &mut exchange, request, &context).await,
+        Ok(Way::Across) => {
+            Box::pin(across(&proxy, &mut exchange, request, &context, elsewhere)).await
+        }
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
     let phase = proxy.drain.phase();
     // Also one that the answer has opened: what comes next is of that session.
-    let has_session = exchange.ticket.session().is_some();
+    let has_session = stays(&exchange);
     if has_session {
         context.carries_session();
     }
@@ -139,12 +162,21 @@ async fn handle(
     response
 }
 
-/// Whether the exchange is served.
+/// Where an exchange goes that is served.
+enum Way {
+    Server,
+    Tunnel,
+    /// To wherever its session is.
+    Across,
+}
+
+/// Whether the exchange is served, and by whom.
 async fn admit(
     proxy: &Proxy,
     exchange: &mut Exchange,
     request: &mut Request<RequestBody>,
-) -> Result<(), Failure> {
+    elsewhere: bool,
+) -> Result<Way, Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::refused_method());
     }
@@ -155,12 +187,51 @@ async fn admit(
         ));
     }
     let phase = proxy.drain.phase();
-    if phase < Phase::Draining {
-        // Every class is served.
-        return Ok(());
+    let is_tunnel = exchange.ticket.class() == Class::Tunnel;
+    if !is_tunnel && goes_across(exchange, elsewhere, phase) {
+        return Ok(Way::Across);
     }
-    // Boxed, as every rare way is: most requests should not pay for its room.
-    Box::pin(decide(proxy, exchange, request.body_mut())).await
+    if phase >= Phase::Draining {
+        // Boxed, as every rare way is: most requests should not pay for its room.
+        Box::pin(decide(proxy, exchange, request.body_mut())).await?;
+    }
+    Ok(if exchange.ticket.class() == Class::Tunnel { Way::Tunnel } else { Way::Server })
+}
+
+/// Whether it has to be found out where the session of the exchange is.
+fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
+    let may_leave = |session: &Arc<Session>| {
+        session.is_movable() && (phase >= Phase::Draining || session.is_lost())
+    };
+    elsewhere || exchange.ticket.session().is_some_and(may_leave)
+}
+
+async fn across(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    request: Box<Request<RequestBody>>,
+    context: &Context,
+    elsewhere: Option<Box<Token>>,
+) -> Result<Answer, Failure> {
+    let text = ids::only(request.headers()).and_then(|text| text.to_str().ok()).map(str::to_owned);
+    let text = text.unwrap_or_default();
+    match elsewhere.or_else(|| Token::parse(&text).map(Box::new)) {
+        Some(token) => across::forward(proxy, exchange, request, context, &token, &text).await,
+        // A session that can move is named by a token.
+        None => forward::forward(proxy, exchange, request, context).await,
+    }
+}
+
+/// Whether the exchange belongs to a session whose client has to come back to this pod: no other
+/// one can open it anew.
+fn stays(exchange: &Exchange) -> bool {
+    exchange.ticket.session().is_some_and(|session| !session.is_movable())
+}
+
+/// Whether the session that the exchange opens can be opened anew, as far as its body has come.
+fn will_move(proxy: &Proxy, exchange: &Exchange) -> bool {
+    proxy.sessions.roaming() == Roaming::Reopen
+        && exchange.ticket.initialize().is_some_and(|params| params.len() <= MAX_PARAMS)
 }
 
 /// Whether the exchange is served once the drain refuses some.
@@ -201,7 +272,7 @@ fn is_idle_beside(exchange: &Exchange) -> bool {
 
 /// Whether the session of the exchange gets no further call once this one has ended.
 fn is_last_of_session(proxy: &Proxy, exchange: &Exchange) -> bool {
-    is_idle_beside(exchange) && proxy.drain.snapshot().last_call
+    stays(exchange) && is_idle_beside(exchange) && proxy.drain.snapshot().last_call
 }
 
 #[cfg(test)]
@@ -217,6 +288,6 @@ mod tests {
     #[test]
     fn an_exchange_stays_small() {
         let size = future_size(handle);
-        assert!(size <= 1032, "{size}");
+        assert!(size <= 1048, "{size}");
     }
 }

@@ -1,7 +1,7 @@
-//! The request's body on its way to the upstream: noted as it passes, and read ahead only where
-//! somebody has to know what the message is.
+//! The request's body on its way to the upstream: noted as it passes, read ahead only where
+//! somebody has to know what the message is, and kept only where it may have to be sent again.
 //!
-//! Never keeps more than it read ahead.
+//! Never keeps more than it read ahead, and [`KEPT`] bytes.
 
 use std::{
     collections::VecDeque,
@@ -21,18 +21,65 @@ pub type FrameResult = Result<Frame<Bytes>, hyper::Error>;
 /// Most parts of a body that are read before it is forwarded.
 const READ_AHEAD_FRAMES: usize = 1024;
 
+/// Most bytes of a body that are kept so that it can be sent again.
+const KEPT: usize = 64 * 1024;
+
+/// What was sent, so that it can be sent again.
+#[derive(Default)]
+struct Kept {
+    parts: Vec<Bytes>,
+    bytes: usize,
+    /// It was too much, or no plain bytes.
+    lost: bool,
+}
+
+impl Kept {
+    fn note(&mut self, frame: &Frame<Bytes>) {
+        match frame.data_ref() {
+            Some(data) if !self.lost && self.bytes + data.len() <= KEPT => {
+                self.bytes += data.len();
+                self.parts.push(data.clone());
+            }
+            _ => *self = Self { lost: true, ..Self::default() },
+        }
+    }
+}
+
 /// A request's body. What passes is noted for whoever has to name or answer the exchange.
 pub struct RequestBody {
     incoming: Option<Incoming>,
     note: Option<Note>,
     /// Read ahead to learn what the message is.
     ahead: VecDeque<Frame<Bytes>>,
+    kept: Option<Box<Kept>>,
 }
 
 impl RequestBody {
     #[must_use]
     pub fn new(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), note: None, ahead: VecDeque::new() }
+        Self { incoming: Some(incoming), ..Self::empty() }
+    }
+
+    /// One of our own.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        Self { ahead: [Frame::data(bytes)].into(), ..Self::empty() }
+    }
+
+    /// What passes from now on is kept, as far as it is not too much.
+    pub fn keep(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// The same body once more, once it was sent; `None` where not all of it was kept.
+    #[must_use]
+    pub fn again(self) -> Option<Self> {
+        if !self.is_end_stream() {
+            return None;
+        }
+        let kept = self.kept.filter(|kept| !kept.lost)?;
+        let ahead = kept.parts.into_iter().map(Frame::data).collect();
+        Some(Self { ahead, kept: Some(Box::default()), ..Self::empty() })
     }
 
     /// What passes from now on is noted there.
@@ -42,7 +89,7 @@ impl RequestBody {
 
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, note: None, ahead: VecDeque::new() }
+        Self { incoming: None, note: None, ahead: VecDeque::new(), kept: None }
     }
 
     /// Reads ahead until the body has told what the exchange is, but not beyond `most` bytes.
@@ -94,10 +141,14 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<FrameResult>> {
-        match self.ahead.pop_front() {
+        let polled = match self.ahead.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.poll_incoming(context),
+        };
+        if let (Poll::Ready(Some(Ok(frame))), Some(kept)) = (&polled, &mut self.kept) {
+            kept.note(frame);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -15,6 +15,7 @@ pub async fn resend(
     connection: Connection<RequestBody>,
     error: SendError<RequestBody>,
     again: Option<Box<Request<RequestBody>>>,
+    keeps: bool,
 ) -> Result<(Connection<RequestBody>, Response<()>), Failure> {
     let SendError { cause, unsent } = error;
     let reused = connection.is_reused();
@@ -25,7 +26,7 @@ pub async fn resend(
         _ => return Err(lost(&cause)),
     };
     let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
-    match connection.send(request).await {
+    match connection.send_and(request, keeps).await {
         Ok(response) => Ok((connection, response)),
         Err(error) => {
             connection.close(Closed::Error);

@@ -13,10 +13,11 @@ use tokio::io::{AsyncWriteExt, copy, split};
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    forward::{self, Answer},
-    headers,
+    forward, headers,
+    received::{Answer, receive},
     request_body::RequestBody,
     resend,
+    send::Sent,
 };
 use crate::{
     inflight::{Ending, Ticket},
@@ -60,7 +61,7 @@ pub async fn forward(
         .map_err(|error| resend::lost(&error.cause))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         exchange.ticket.reclassify(Class::Plain);
-        let received = forward::receive(proxy, exchange, slot, connection, response)?;
+        let received = receive(proxy, exchange, Sent { slot, connection, response })?;
         return Ok(Answer::as_it_comes(received.head, received.streamed));
     }
     let protocol = response.headers().get(header::UPGRADE).cloned();

@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
@@ -50,12 +49,12 @@ const HYPER_MAX_HEADERS: usize = 100;
 /// Serves the connection to its end; the name of the cause where it was closed for one.
 pub async fn run<H: Handler>(
     mut io: BoxedIo,
-    remote: SocketAddr,
+    context: Context,
     limits: Limits,
     stages: watch::Receiver<Stage>,
     handler: H,
 ) -> Option<&'static str> {
-    let context = Arc::new(Context::new(remote));
+    let context = Arc::new(context);
     let head_by = Instant::now() + limits.header_timeout;
     let mut closes = stages.clone();
     // Who is in the middle of a handshake has not yet had the chance to ask.

@@ -14,6 +14,8 @@ use std::{
 use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::drain::handle::Open;
+
 type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One client connection.
@@ -24,6 +26,8 @@ pub struct Context {
     has_session: AtomicBool,
     busy: AtomicUsize,
     tunnel: Mutex<Option<Tunnel>>,
+    /// Where the drain counts it.
+    seen: Option<Open>,
 }
 
 /// Counts one exchange of a connection as under way until dropped.
@@ -37,7 +41,7 @@ pub struct Tracked<B> {
 
 impl Context {
     #[must_use]
-    pub fn new(remote: SocketAddr) -> Self {
+    pub fn new(remote: SocketAddr, seen: Option<Open>) -> Self {
         let text = remote.ip().to_canonical().to_string();
         Self {
             remote,
@@ -46,6 +50,14 @@ impl Context {
             has_session: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             tunnel: Mutex::new(None),
+            seen,
+        }
+    }
+
+    /// The connection is another sidecar's.
+    pub fn is_no_client(&self) {
+        if let Some(seen) = &self.seen {
+            seen.is_no_arrival();
         }
     }
 

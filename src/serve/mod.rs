@@ -179,12 +179,12 @@ fn admit<H: Handler>(
     let connections = port.connections.as_ref();
     let seen = connections.map(|seen| seen.opened(Instant::now().into_std()));
     let gauge = connections.map(|_| port.metrics.inbound_connections.clone());
-    let counted = (open.one(remote.ip(), gauge), seen);
+    let counted = open.one(remote.ip(), gauge);
     let limits = port.limits;
     let (stages, handler) = (port.stages.clone(), port.handler.clone());
     let metrics = connections.map(|_| Arc::clone(&port.metrics));
     group.spawn("connection", async move {
-        let closed = connection::run(io, remote, limits, stages, handler).await;
+        let closed = connection::run(io, Context::new(remote, seen), limits, stages, handler).await;
         if let (Some(cause), Some(metrics)) = (closed, metrics) {
             metrics.inbound_events.with_label_values(&[cause]).inc();
         }

@@ -1,6 +1,6 @@
-//! One session: what of it is in flight, and which of its calls still await an answer though their
-//! exchange is over: the client left, the server lets it come back (2025-11-25), or answers on
-//! another stream (HTTP+SSE).
+//! One session: what its server calls it, what of it is in flight, and which of its calls still
+//! await an answer though their exchange is over: the client left, the server lets it come back
+//! (2025-11-25), or answers on another stream (HTTP+SSE).
 //!
 //! Never waits for a call longer than [`PENDING_AGE`] while nobody is there to hear its answer, and
 //! never for more than [`MAX_PENDING`].
@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -53,34 +54,142 @@ struct State {
     last_used: Instant,
     over: bool,
     pending: Vec<Call>,
+    /// What the server calls it; nothing where clients POST to an endpoint.
+    id: Option<HeaderValue>,
+    /// Whether the server has to open it first.
+    lost: bool,
+    /// Whether another pod has it by now.
+    given: bool,
+    /// Whether no stream was opened since the server opened it anew.
+    fresh: bool,
+    /// What its client is told then: the methods of notifications.
+    news: Vec<&'static str>,
 }
 
 /// A legacy session, shared by the table and by its exchanges.
 pub struct Session {
-    id: Box<str>,
-    /// Whether the id is the path and query to which its clients POST.
+    /// What its clients call it: the `Mcp-Session-Id` that they send, or the path and query to
+    /// which they POST.
+    text: Arc<str>,
     endpoint: bool,
+    /// Whether it can be opened anew, here or in another pod.
+    movable: bool,
     /// Exchanges in flight that have an end.
     finite: AtomicUsize,
     state: Mutex<State>,
-    /// Pending calls of all sessions.
-    pending: Arc<AtomicUsize>,
+    /// Held by whoever opens it anew.
+    opening: tokio::sync::Mutex<()>,
+    all: Arc<All>,
+}
+
+/// What all sessions take together.
+#[derive(Default)]
+pub(super) struct All {
+    /// Pending calls.
+    pub pending: AtomicUsize,
+    /// What their clients call them, in bytes.
+    pub bytes: AtomicUsize,
+}
+
+/// What the table has to know of a new one.
+pub(super) struct New<'a> {
+    pub text: &'a str,
+    /// What the server calls it; `None` for an endpoint.
+    pub id: Option<&'a str>,
+    pub movable: bool,
+    pub lost: bool,
 }
 
 impl Session {
-    pub(super) fn new(id: &str, endpoint: bool, pending: &Arc<AtomicUsize>) -> Self {
-        let state = State { last_used: Instant::now(), over: false, pending: Vec::new() };
+    pub(super) fn new(new: &New<'_>, all: &Arc<All>) -> Self {
+        all.bytes.fetch_add(new.text.len(), Ordering::Relaxed);
+        let state = State {
+            last_used: Instant::now(),
+            over: false,
+            pending: Vec::new(),
+            id: new.id.and_then(|id| HeaderValue::from_str(id).ok()),
+            lost: new.lost,
+            given: false,
+            fresh: false,
+            news: Vec::new(),
+        };
         Self {
-            id: id.into(),
-            endpoint,
+            text: new.text.into(),
+            endpoint: new.id.is_none(),
+            movable: new.movable,
             finite: AtomicUsize::new(0),
             state: Mutex::new(state),
-            pending: Arc::clone(pending),
+            opening: tokio::sync::Mutex::default(),
+            all: Arc::clone(all),
         }
     }
 
-    pub(super) fn id(&self) -> &str {
-        &self.id
+    /// What its clients call it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// What the server calls it; nothing where clients POST to an endpoint.
+    #[must_use]
+    pub fn id(&self) -> Option<HeaderValue> {
+        lock(&self.state).id.clone()
+    }
+
+    /// Whether it can be opened anew, here or in another pod.
+    #[must_use]
+    pub fn is_movable(&self) -> bool {
+        self.movable
+    }
+
+    /// Whether the server has to open it before it serves it.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        lock(&self.state).lost
+    }
+
+    /// Whether another pod has it by now.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        lock(&self.state).given
+    }
+
+    /// Whether another pod has it from now on; whether that is news.
+    pub fn give(&self, given: bool) -> bool {
+        std::mem::replace(&mut lock(&self.state).given, given) != given
+    }
+
+    /// One at a time opens it anew: the others wait, and find it open.
+    pub async fn opening(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.opening.lock().await
+    }
+
+    /// The server has opened it anew, and calls it `id`; `news`: what its client is to be told.
+    pub fn opened(&self, id: HeaderValue, news: Vec<&'static str>) {
+        let mut state = lock(&self.state);
+        (state.id, state.lost, state.fresh, state.news) = (Some(id), false, true, news);
+        // Who could have answered them is gone.
+        let gone = std::mem::take(&mut state.pending);
+        self.count(gone.len(), 0);
+    }
+
+    /// Whether no stream was opened since the server opened the session anew: no event of before
+    /// can be resumed.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        lock(&self.state).fresh
+    }
+
+    /// A stream is open: what its client is to be told on it.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<&'static str> {
+        let mut state = lock(&self.state);
+        state.fresh = false;
+        std::mem::take(&mut state.news)
     }
 
     /// Whether its calls are answered on the stream that named their endpoint (HTTP+SSE).
@@ -89,10 +198,11 @@ impl Session {
         self.endpoint
     }
 
-    /// The first 12 hexadecimal digits of the id's SHA-256: ids are secrets.
+    /// The first 12 hexadecimal digits of the SHA-256 of what its clients call it, which is a
+    /// secret. The same in every pod.
     #[must_use]
     pub fn hash(&self) -> String {
-        let digest = Sha256::digest(self.id.as_bytes());
+        let digest = Sha256::digest(self.text.as_bytes());
         let start = digest.iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         format!("{start:012x}")
     }
@@ -137,7 +247,7 @@ impl Session {
     /// place.
     pub fn pend(&self, calls: impl IntoIterator<Item = Call>) {
         let mut state = lock(&self.state);
-        if state.over {
+        if state.over || state.given {
             return;
         }
         let before = state.pending.len();
@@ -146,7 +256,7 @@ impl Session {
             if state.pending.len() == MAX_PENDING {
                 state.pending.remove(0);
             }
-            if self.pending.load(Ordering::Relaxed) + state.pending.len()
+            if self.all.pending.load(Ordering::Relaxed) + state.pending.len()
                 >= before + MAX_ALL_PENDING
             {
                 break;
@@ -196,9 +306,9 @@ impl Session {
 
     fn count(&self, before: usize, after: usize) {
         if after >= before {
-            self.pending.fetch_add(after - before, Ordering::Relaxed);
+            self.all.pending.fetch_add(after - before, Ordering::Relaxed);
         } else {
-            self.pending.fetch_sub(before - after, Ordering::Relaxed);
+            self.all.pending.fetch_sub(before - after, Ordering::Relaxed);
         }
     }
 }
@@ -206,7 +316,8 @@ impl Session {
 impl Drop for Session {
     /// Nobody can answer what is pending in a session that nobody knows.
     fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.text.len(), Ordering::Relaxed);
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.pending.fetch_sub(state.pending.len(), Ordering::Relaxed);
+        self.all.pending.fetch_sub(state.pending.len(), Ordering::Relaxed);
     }
 }

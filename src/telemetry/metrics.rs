@@ -9,6 +9,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use serde::{Serialize, Serializer};
+
 use crate::mcp::Class;
 
 /// What became of an exchange.
@@ -63,6 +65,94 @@ impl Outcome {
     }
 }
 
+/// What became of a session that could not stay where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// This pod ends, and another one has it now.
+    HandedOver,
+    /// The server here opened it anew.
+    Reopened,
+    /// The server here would not open it as it was.
+    Refused,
+    /// It cannot be opened anew, and its client was told so.
+    Lost,
+}
+
+impl Move {
+    pub const ALL: [Move; 4] = [Move::HandedOver, Move::Reopened, Move::Refused, Move::Lost];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Move::HandedOver => "handed_over",
+            Move::Reopened => "reopened",
+            Move::Refused => "refused",
+            Move::Lost => "lost",
+        }
+    }
+}
+
+/// How many sessions became what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moves([u64; Move::ALL.len()]);
+
+impl Moves {
+    #[must_use]
+    pub fn of(&self, how: Move) -> u64 {
+        self.0[how as usize]
+    }
+
+    /// What was added since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Moves) -> Moves {
+        Moves(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
+    }
+}
+
+impl Serialize for Moves {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Move::ALL.map(|how| (how.name(), self.of(how))))
+    }
+}
+
+/// What a pool of connections counts.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    pub connections: IntGaugeVec,
+    pub acquire: Histogram,
+    events: IntCounterVec,
+}
+
+impl PoolMetrics {
+    fn new(keep: &Keep<'_>, prefix: &str, peer: &str) -> Self {
+        let name = |name: &str| format!("{prefix}_{name}");
+        Self {
+            connections: keep.gauges(
+                &name("connections"),
+                &format!(
+                    "Connections to {peer} by state: in_use by calls, streams, idle; and waiting, \
+                     the requests in line for one."
+                ),
+                &["state"],
+            ),
+            acquire: keep
+                .histogram(&name("acquire_duration_seconds"), &format!("Wait in line for {peer}.")),
+            events: keep.counters(
+                &name("events_total"),
+                &format!(
+                    "What the pool of connections to {peer} did: created, reused, acquired, \
+                     released, acquire_timeout, closed; closed connections by reason."
+                ),
+                &["event", "reason"],
+            ),
+        }
+    }
+
+    pub fn event(&self, event: &str, reason: &str) -> IntCounter {
+        self.events.with_label_values(&[event, reason])
+    }
+}
+
 /// All metrics of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
@@ -72,9 +162,11 @@ pub struct Metrics {
     in_flight: Vec<IntGauge>,
     pub sessions: IntGauge,
     pub calls_pending: IntGauge,
-    pub pool_connections: IntGaugeVec,
-    pub pool_acquire: Histogram,
-    pool_events: IntCounterVec,
+    moves: IntCounterVec,
+    /// Requests that were sent to another pod.
+    pub forwarded: IntCounterVec,
+    pub pool: PoolMetrics,
+    pub peer_pool: PoolMetrics,
     phase: IntGaugeVec,
     phase_duration: GaugeVec,
     pub drain_calls: IntCounterVec,
@@ -125,22 +217,20 @@ impl Metrics {
                 "calls_pending",
                 "Calls that await an answer though their exchange is over.",
             ),
-            pool_connections: keep.gauges(
-                "pool_connections",
-                "Connections to the upstream by state: in_use by calls, streams, idle; and waiting, the \
-                 requests in line for one.",
-                &["state"],
+            moves: keep.counters(
+                "sessions_moved_total",
+                "What became of sessions that could not stay where they were: handed_over to \
+                 another pod, reopened here, refused by the server, or lost.",
+                &["result"],
             ),
-            pool_acquire: keep.histogram(
-                "pool_acquire_duration_seconds",
-                "Wait in line for the upstream.",
+            forwarded: keep.counters(
+                "requests_forwarded_total",
+                "Requests that were sent to the pod that has their session (owner), or is to open \
+                 it anew (heir).",
+                &["to"],
             ),
-            pool_events: keep.counters(
-                "pool_events_total",
-                "What the pool did: created, reused, acquired, released, acquire_timeout, closed; \
-                 closed connections by reason.",
-                &["event", "reason"],
-            ),
+            pool: PoolMetrics::new(&keep, "pool", "the upstream"),
+            peer_pool: PoolMetrics::new(&keep, "peer_pool", "other pods"),
             phase: keep.gauges("drain_phase", "1 for the phase that holds, else 0.", &["phase"]),
             phase_duration: keep.put(
                 GaugeVec::new(
@@ -190,8 +280,15 @@ impl Metrics {
         self.duration[class as usize].observe(took.as_secs_f64());
     }
 
-    pub fn pool_event(&self, event: &str, reason: &str) -> IntCounter {
-        self.pool_events.with_label_values(&[event, reason])
+    /// Counts what became of a session.
+    pub fn moved(&self, how: Move) {
+        self.moves.with_label_values(&[how.name()]).inc();
+    }
+
+    /// What became of sessions since the start.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        Moves(Move::ALL.map(|how| self.moves.with_label_values(&[how.name()]).get()))
     }
 
     /// Marks the phase that holds now, out of all.

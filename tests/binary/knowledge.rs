@@ -79,7 +79,7 @@ fn follow(port: u16) -> (Pin<Box<dyn Stream<Item = Fact>>>, watch::Sender<bool>)
     let config = Config::new(format!("http://127.0.0.1:{port}").parse().unwrap());
     let identity = Identity { name: "p".into(), namespace: "n".into(), uid: "u".into() };
     let (urgent, waits) = watch::channel(false);
-    (Box::pin(Cluster::connect(&config, identity).unwrap().facts(waits)), urgent)
+    (Box::pin(Cluster::connect(&config, identity).unwrap().facts(waits, None)), urgent)
 }
 
 /// Waits until both are known.

@@ -3,25 +3,27 @@
 //! network from which the cluster's Services can be reached.
 
 use std::{
-    path::{Path, PathBuf},
+    ffi::OsStr,
+    path::PathBuf,
     process::{ChildStdin, Command, Stdio},
 };
 
 use serde_json::Value;
 
 use crate::{
-    kubectl::{Following, json},
+    kubectl::{Following, json, until},
     manifest::Manifest,
     namespace::Namespace,
 };
 
 /// Each generation of each SDK; the second Python one speaks the modern era, the others hold
 /// legacy sessions.
-const CLIENTS: [(&str, &str); 4] = [
+const CLIENTS: [(&str, &str); 5] = [
     ("typescript-v1", "hold.mjs"),
     ("typescript-v2", "hold.mjs"),
     ("python-v1", "hold.py"),
     ("python-v2", "hold.py"),
+    ("rmcp", "hold"),
 ];
 
 /// A client that calls until it is told to end.
@@ -36,16 +38,20 @@ impl Client {
         let peers = std::env::var_os("EBBTIDE_TEST_PEERS").map(PathBuf::from);
         let folder = peers.expect("EBBTIDE_TEST_PEERS is not set").join("clients").join(name);
         let enter = std::env::var("EBBTIDE_TEST_ENTER").expect("EBBTIDE_TEST_ENTER is not set");
-        let runtime = if Path::new(program).extension().is_some_and(|end| end == "py") {
-            folder.join("venv/bin/python")
-        } else {
-            "node".into()
+        let program = folder.join(program);
+        let command: Vec<PathBuf> = match program.extension().and_then(OsStr::to_str) {
+            Some("py") => vec![folder.join("venv/bin/python"), program],
+            Some("mjs") => vec!["node".into(), program],
+            _ => vec![folder.join("bin/ebbtide-test-client")],
         };
         let mut words = enter.split_whitespace();
-        let mut command = Command::new(words.next().expect("EBBTIDE_TEST_ENTER is empty"));
-        command.args(words).arg(runtime).arg(folder.join(program)).arg(url);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let (said, stop) = Following::of(command);
+        let mut call = Command::new(words.next().expect("EBBTIDE_TEST_ENTER is empty"));
+        call.args(words).args(command).arg(url);
+        if name == "rmcp" {
+            call.arg("hold");
+        }
+        call.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let (said, stop) = Following::of(call);
         Self { name, said, stop }
     }
 
@@ -56,42 +62,100 @@ impl Client {
     }
 }
 
-/// Two rolling updates in a row under two clients of each kind; the calls that were lost.
-fn lost(mut manifest: Manifest) -> Vec<String> {
-    // Until sessions can move between pods, a session's client has to come back to its pod.
-    manifest.service()["sessionAffinity"] = "ClientIP".into();
-    let namespace = Namespace::with(manifest.replicas(3));
-    let address = namespace.get(&["service", "mcp-server"])["spec"]["clusterIP"].clone();
-    let url = format!("http://{}/mcp", address.as_str().unwrap());
-    let clients: Vec<Client> = CLIENTS
-        .iter()
-        .chain(&CLIENTS)
-        .map(|(name, program)| Client::start(name, program, &url))
-        .collect();
-    for client in &clients {
-        client.said.until("\"ready\"");
+/// Two clients of each kind, each with a session and its stream open, behind a Service that sends
+/// every connection to whichever pod it likes.
+struct Clients(Vec<Client>);
+
+impl Clients {
+    fn of(namespace: &Namespace) -> Self {
+        let address = namespace.get(&["service", "mcp-server"])["spec"]["clusterIP"].clone();
+        let url = format!("http://{}/mcp", address.as_str().unwrap());
+        let start = |(name, program): &(&'static str, &str)| Client::start(name, program, &url);
+        let clients: Vec<Client> = CLIENTS.iter().chain(&CLIENTS).map(start).collect();
+        for client in &clients {
+            client.said.until("\"ready\"");
+        }
+        Self(clients)
     }
-    for _ in 0..2 {
+
+    /// Waits until each has begun and ended another call.
+    fn call_once_more(&self) {
+        let called = |client: &Client| {
+            client.said.lines().iter().filter(|line| line.contains("\"call\"")).count()
+        };
+        let before: Vec<usize> = self.0.iter().map(called).collect();
+        for (client, before) in self.0.iter().zip(before) {
+            // The first to end may have begun before.
+            until("two calls", || (called(client) > before + 1).then_some(()));
+        }
+    }
+
+    /// The calls that were lost, and the sessions that had to be opened anew by their clients.
+    fn lost(self) -> (Vec<String>, Vec<String>) {
+        let (mut lost, mut opened) = (Vec::new(), Vec::new());
+        for (name, lines) in self.0.into_iter().map(Client::end) {
+            let of = |step: &'static str| lines.iter().filter(move |line| line["step"] == step);
+            assert!(of("call").count() > 1, "{name} did not call: {lines:?}");
+            let errors = of("call").filter(|call| !call["error"].is_null());
+            lost.extend(errors.map(|call| format!("{name}: {call}")));
+            opened.extend(of("session").map(|session| format!("{name}: {session}")));
+        }
+        (lost, opened)
+    }
+}
+
+/// How many rolling updates in a row; more than the default to find what is rare.
+fn rollouts() -> u32 {
+    let set = std::env::var("EBBTIDE_TEST_ROLLOUTS").ok();
+    set.map_or(2, |number| number.parse().expect("EBBTIDE_TEST_ROLLOUTS is no number"))
+}
+
+fn roll(namespace: &Namespace, times: u32) {
+    for _ in 0..times {
         namespace.kubectl(&["rollout", "restart", "deployment/mcp-server"]);
         namespace.rolled_out();
         namespace.only_stay(3);
     }
-    let mut lost = Vec::new();
-    for (name, lines) in clients.into_iter().map(Client::end) {
-        let calls: Vec<&Value> = lines.iter().filter(|line| line["step"] == "call").collect();
-        assert!(calls.len() > 1, "{name} did not call: {lines:?}");
-        let errors = calls.iter().filter(|call| !call["error"].is_null());
-        lost.extend(errors.map(|call| format!("{name}: {call}")));
-    }
-    lost
 }
 
 #[test]
-fn real_clients_lose_no_call_in_two_rolling_updates() {
-    assert_eq!(lost(Manifest::native_sidecar()), [""; 0]);
+fn real_clients_keep_one_session_through_rolling_updates_and_scaling() {
+    let namespace = Namespace::with(Manifest::native_sidecar().replicas(3));
+    let clients = Clients::of(&namespace);
+    roll(&namespace, rollouts());
+    for replicas in ["6", "2"] {
+        namespace.kubectl(&["scale", "deployment/mcp-server", "--replicas", replicas]);
+        namespace.rolled_out();
+        namespace.only_stay(replicas.parse().unwrap());
+    }
+    assert_eq!(clients.lost(), (vec![], vec![]));
+}
+
+/// What is in flight on it is lost, and nothing else.
+#[test]
+fn real_clients_survive_a_server_and_a_pod_that_are_killed() {
+    let namespace = Namespace::with(Manifest::native_sidecar().replicas(3));
+    let clients = Clients::of(&namespace);
+    for pod in namespace.pods(|_| true) {
+        // There is nobody left to answer.
+        let _ = namespace.ask(&pod, 3000, "/crash");
+        namespace.server_restarted(&pod);
+        clients.call_once_more();
+    }
+    let pod = namespace.pods(|_| true).remove(0);
+    namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]);
+    clients.call_once_more();
+    namespace.only_stay(3);
+    let (lost, opened) = clients.lost();
+    assert!(lost.len() <= 4 * CLIENTS.len(), "{lost:?}");
+    assert_eq!(opened, [""; 0]);
 }
 
 #[test]
 fn real_clients_without_ebbtide_lose_calls() {
-    assert!(!lost(Manifest::without_ebbtide()).is_empty());
+    let namespace = Namespace::with(Manifest::without_ebbtide().replicas(3));
+    let clients = Clients::of(&namespace);
+    roll(&namespace, 2);
+    let (lost, opened) = clients.lost();
+    assert!(!lost.is_empty() && !opened.is_empty(), "{lost:?} {opened:?}");
 }

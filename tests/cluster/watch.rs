@@ -35,7 +35,7 @@ impl Followed {
             uid: uid.as_str().unwrap().into(),
         };
         let (urgent, waits) = watch::channel(false);
-        let facts = Box::pin(Cluster::connect(&config, identity).unwrap().facts(waits));
+        let facts = Box::pin(Cluster::connect(&config, identity).unwrap().facts(waits, None));
         Self { facts, urgent, seen: Vec::new() }
     }
 

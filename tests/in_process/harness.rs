@@ -1,6 +1,7 @@
 //! A sidecar without its process, and both ends of every pipe to it.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -13,7 +14,7 @@ use std::{
 use ebbtide::{
     admin::{Admin, Kubelet},
     app::{self, restart},
-    config::value::Refusal,
+    config::value::{Refusal, Roaming},
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
         driver::Rules,
@@ -24,9 +25,12 @@ use ebbtide::{
     },
     inflight::Inflight,
     pool::{self, Pool},
-    proxy::{Proxy, RequestBody},
+    proxy::{Proxy, RequestBody, peers::PeerPools},
     serve::{self, Accept, BoxedIo, Port, Stage},
-    sessions::Sessions,
+    sessions::{
+        Sessions,
+        peers::{Peer, Peers},
+    },
     tasks::Group,
     telemetry::Metrics,
 };
@@ -54,6 +58,9 @@ pub struct Settings {
     pub refuse_with: Refusal,
     /// Longest that a lone hook waits.
     pub restart_wait: Duration,
+    pub roaming: Roaming,
+    /// Our UID, and the pods that there are.
+    pub pod: (&'static str, Pods),
 }
 
 impl Default for Settings {
@@ -79,7 +86,71 @@ impl Default for Settings {
             header_timeout: seconds(10.0),
             refuse_with: Refusal::JsonRpc,
             restart_wait: seconds(30.0),
+            roaming: Roaming::Reopen,
+            pod: ("", Pods::default()),
         }
+    }
+}
+
+/// A scripted server.
+pub trait Serve: Clone + Send + 'static {
+    fn answer(&self, request: &str, wire: &mut Wire) -> impl Future<Output = ()> + Send;
+}
+
+type Door = mpsc::UnboundedSender<DuplexStream>;
+
+/// The pods behind a Service, and the ways to them. Clones are the same.
+#[derive(Clone)]
+pub struct Pods {
+    doors: Arc<std::sync::Mutex<HashMap<SocketAddr, Door>>>,
+    peers: watch::Sender<Arc<Peers>>,
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Self { doors: Arc::default(), peers: watch::channel(Arc::default()).0 }
+    }
+}
+
+impl Pods {
+    /// The address of a pod is its own.
+    fn address(uid: &str) -> SocketAddr {
+        ([10, 0, 0, uid.as_bytes()[0]], 7070).into()
+    }
+
+    /// What the endpoints tell from now on: UID, whether it serves, whether it ends.
+    pub fn tell(&self, pods: &[(&str, bool, bool)]) {
+        let mut peers = Peers::default();
+        for (uid, serving, terminating) in pods {
+            let (serving, terminating) = (*serving, *terminating);
+            peers.add(uid, Peer { address: Self::address(uid), serving, terminating });
+        }
+        self.peers.send_replace(Arc::new(peers));
+    }
+
+    /// What stands at the address of a pod from now on.
+    pub fn put(&self, uid: &str, door: Door) {
+        self.doors.lock().unwrap().insert(Self::address(uid), door);
+    }
+
+    /// Nothing does any more.
+    pub fn remove(&self, uid: &str) {
+        self.doors.lock().unwrap().remove(&Self::address(uid));
+    }
+
+    fn pools(&self, limits: pool::Limits, metrics: &Arc<Metrics>) -> PeerPools {
+        let doors = Arc::clone(&self.doors);
+        let dial = move |address| -> pool::Connecting {
+            let (ours, theirs) = duplex(PIPE);
+            let sent = doors.lock().unwrap().get(&address).map(|door| door.send(theirs));
+            Box::pin(async move {
+                match sent {
+                    Some(Ok(())) => Ok(Box::new(ours) as pool::BoxedIo),
+                    _ => Err(io::ErrorKind::ConnectionRefused.into()),
+                }
+            })
+        };
+        PeerPools::new(Box::new(dial), limits, self.peers.subscribe(), metrics)
     }
 }
 
@@ -101,7 +172,8 @@ impl World {
     /// Starts it and waits until it serves.
     pub async fn start(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let sessions = Sessions::default();
+        let (pod, pods) = settings.pod;
+        let sessions = Sessions::new(settings.roaming, pod);
         let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
         let connections = Arc::new(Connections::default());
         let (driver, drain, watch) = Driver::new(
@@ -125,7 +197,7 @@ impl World {
                 Ok(Box::new(ours) as pool::BoxedIo)
             })
         });
-        let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics);
+        let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics.pool);
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let drain_watch = watch.clone();
@@ -134,6 +206,8 @@ impl World {
             inflight: inflight.clone(),
             drain: drain_watch,
             sessions,
+            peers: Arc::new(pods.pools(settings.pool, &metrics)),
+            metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
         };
         let admin = Admin {
@@ -174,6 +248,9 @@ impl World {
             handler: Arc::new(admin),
         };
         let (data, data_clients) = mpsc::unbounded_channel();
+        if !pod.is_empty() {
+            pods.put(pod, data.clone());
+        }
         let (admin, admin_clients) = mpsc::unbounded_channel();
         let mut tasks = Group::default();
         tasks.spawn("driver", driver.run());
@@ -231,6 +308,32 @@ impl World {
         (client, server)
     }
 
+    /// From now on a server answers what comes to it.
+    pub fn serve(&mut self, server: impl Serve) {
+        let mut servers = std::mem::replace(&mut self.servers, mpsc::unbounded_channel().1);
+        self.tasks.spawn("server", async move {
+            let mut group = Group::default();
+            loop {
+                let pipe = tokio::select! {
+                    pipe = servers.recv() => pipe,
+                    Some(ended) = group.ended() => {
+                        assert_eq!(ended.panic, None);
+                        continue;
+                    }
+                };
+                let Some(pipe) = pipe else { return };
+                let server = server.clone();
+                group.spawn("server's connection", async move {
+                    let mut wire = Wire::new(pipe);
+                    while wire.more().await {
+                        let request = wire.message().await;
+                        server.answer(&request, &mut wire).await;
+                    }
+                });
+            }
+        });
+    }
+
     /// Waits for the phase; when it was reached.
     pub async fn reached(&self, phase: Phase) -> Instant {
         let mut watch = self.watch.clone();
@@ -271,8 +374,8 @@ impl World {
             assert_eq!(ended.panic, None);
             match ended.name {
                 "driver" => break,
-                // It has nothing left to tell.
-                name => assert_eq!(name, "announcer"),
+                // They have nothing left to tell.
+                name => assert!(["announcer", "server"].contains(&name), "{name}"),
             }
         }
         Report::clone(&snapshot.report.unwrap())
@@ -355,7 +458,7 @@ impl Wire {
         message
     }
 
-    async fn more(&mut self) -> bool {
+    pub async fn more(&mut self) -> bool {
         let read = bounded(self.pipe.read_buf(&mut self.read), "more bytes, or their end").await;
         read.unwrap() > 0
     }

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod across;
 mod calls;
 mod connections;
 mod hooks;

@@ -70,16 +70,20 @@ fn every_seed_holds() {
     for stream in seeds("events") {
         checks::events(&stream);
     }
+    for text in seeds("token") {
+        checks::token(&text);
+    }
 }
 
 #[test]
 fn every_seed_holds_however_it_is_edited() {
-    let (bodies, streams) = (seeds("scanner"), seeds("events"));
+    let (bodies, streams, tokens) = (seeds("scanner"), seeds("events"), seeds("token"));
     // A regression is a seed of its own, and no file of proptest's.
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(seed in any::<Index>(), edits in vec(edit(), 1..6))| {
         checks::scanner(&edited(&bodies, seed, &edits));
         checks::events(&edited(&streams, seed, &edits));
+        checks::token(&edited(&tokens, seed, &edits));
     });
 }
 

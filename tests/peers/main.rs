@@ -10,5 +10,6 @@ mod endings;
 mod harness;
 mod inspector;
 mod matrix;
+mod restarts;
 mod rewriting;
 mod transcripts;

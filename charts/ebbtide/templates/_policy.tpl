@@ -195,6 +195,7 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
   "NUMBER" "^([1-9][0-9]{0,5}|1000000)$"
   "BYTES" "^[1-9][0-9]{3,6}$"
   "ANSWER" "^(jsonrpc|503)$"
+  "REACH" "^(reopen|pin|off)$"
   "LEVEL" "^(error|warn|info|debug|trace)$"
   "FORMAT" "^(json|text)$"
   "FILE" "^.+$" -}}

@@ -173,13 +173,8 @@ fn table(without: &Run, with: &Run, pen: &Pen) -> String {
 }
 
 fn sentence(without: &Run, with: &Run) -> String {
-    let sessions = if with.record.sessions.lost > 0 {
-        "\n  Sessions still end with their pod: carrying them over is still to come."
-    } else {
-        ""
-    };
     format!(
-        "\n  The same rolling update lost {} of {} calls without ebbtide and {} of {} with it.{sessions}\n",
+        "\n  The same rolling update lost {} of {} calls without ebbtide and {} of {} with it.\n",
         without.lost(),
         without.calls(),
         with.lost(),

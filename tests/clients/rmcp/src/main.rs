@@ -1,5 +1,5 @@
 //! The Rust SDK (rmcp) takes the steps that client.mjs and client.py take.
-//! Usage: ebbtide-test-client URL steps|slow|legacy|modern. Prints one JSON line per step.
+//! Usage: ebbtide-test-client URL steps|slow|legacy|modern|hold. Prints one JSON line per step.
 //!
 //! Never judges what it sees: the test that started it does.
 
@@ -53,6 +53,9 @@ impl ClientHandler for Handler {
     }
 }
 
+/// What hangs is told, within the test's patience.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
+
 fn say(step: &str, mut value: Value) {
     value["step"] = step.into();
     println!("{value}");
@@ -62,7 +65,7 @@ fn say(step: &str, mut value: Value) {
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().context("no URL")?;
-    let what = arguments.next().context("no steps|slow|legacy|modern")?;
+    let what = arguments.next().context("no steps|slow|legacy|modern|hold")?;
     if matches!(&*what, "legacy" | "modern") {
         return driven::drive(&url, &what).await;
     }
@@ -73,6 +76,9 @@ async fn main() -> anyhow::Result<()> {
     let server = client.peer_info();
     let server = server.as_ref().and_then(|info| info.server_info.as_ref());
     say("connected", json!({ "server": server.map(|server| &server.name) }));
+    if what == "hold" {
+        return hold(&client).await;
+    }
     if slow {
         play_slow(&client, heard).await?;
     } else {
@@ -82,6 +88,32 @@ async fn main() -> anyhow::Result<()> {
     client.cancel().await?;
     say("terminated", json!({}));
     Ok(())
+}
+
+/// Calls a slow tool until its standard input ends, as hold.mjs and hold.py do. When its session is
+/// gone the SDK opens another, and nobody hears of it.
+async fn hold(client: &Peer<RoleClient>) -> anyhow::Result<()> {
+    let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
+    let mut end = std::pin::pin!(tokio::io::copy(&mut input, &mut nowhere));
+    let mut ends = false;
+    say("ready", json!({}));
+    while !ends {
+        let called = call(client, "slow", json!({ "milliseconds": 2000 }));
+        let mut called = std::pin::pin!(tokio::time::timeout(PATIENCE, called));
+        let called = loop {
+            tokio::select! {
+                called = &mut called => break called,
+                _ = &mut end, if !ends => ends = true,
+            }
+        };
+        let error = match called {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some("it hangs".to_owned()),
+        };
+        say("call", json!({ "error": error }));
+    }
+    std::process::exit(0);
 }
 
 async fn play_slow(

@@ -1,0 +1,365 @@
+//! The pods behind the Services that offer our data port, from the `EndpointSlices`. Pure.
+//!
+//! Keeps the slices of these Services alone: of any other, its name and its Service's. Never takes
+//! a Service for ours that selects our pod for another port, such as one for metrics, which may
+//! select every pod there is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use kube::runtime::watcher::Event;
+
+use super::slice::Slice;
+use crate::sessions::peers::{Peer, Peers};
+
+/// What the slices of the namespace have told so far.
+pub struct Services {
+    /// Our pod's UID.
+    uid: String,
+    /// The number of our data port.
+    port: u16,
+    /// The names of the Services that offer it.
+    ours: HashSet<String>,
+    /// Their slices, by name.
+    kept: HashMap<String, Kept>,
+    /// The Services of the other slices, by the slice's name.
+    passed: HashMap<String, String>,
+    /// Whether all slices were listed once.
+    listed: bool,
+}
+
+/// A slice of a Service of ours.
+struct Kept {
+    service: String,
+    ports: Vec<(String, u16)>,
+    /// Whether it offers our data port.
+    offers_us: bool,
+    pods: Vec<(String, IpAddr, State)>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    serving: bool,
+    terminating: bool,
+}
+
+impl Services {
+    #[must_use]
+    pub fn new(uid: &str, port: u16) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            port,
+            ours: HashSet::new(),
+            kept: HashMap::new(),
+            passed: HashMap::new(),
+            listed: false,
+        }
+    }
+
+    /// Takes the watch's next word; whether all slices have to be listed again, since a Service
+    /// turned out to be ours after slices of it were passed over.
+    #[must_use]
+    pub fn take(&mut self, event: &Event<Slice>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed = false;
+                self.begin();
+            }
+            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice),
+            Event::Delete(slice) => self.delete(slice.name()),
+            Event::InitDone => self.listed = true,
+        }
+        // Settled only once all were seen: until then any Service may turn out to be ours.
+        self.listed && self.settle()
+    }
+
+    /// All slices are listed anew. Which Services are ours stays known, so that this time none of
+    /// their slices is passed over.
+    pub fn begin(&mut self) {
+        self.kept.clear();
+        self.passed.clear();
+    }
+
+    /// A slice is listed, or has changed.
+    pub fn put(&mut self, slice: &Slice) {
+        let Some(service) = slice.service() else {
+            // Whoever made it by hand may have made it of anything.
+            return self.delete(slice.name());
+        };
+        let is_us = |uid: Option<&str>| uid == Some(&*self.uid);
+        let offers_us = slice.ports().any(|(_, number)| number == self.port)
+            && slice.endpoints().any(|endpoint| is_us(endpoint.uid()));
+        if offers_us {
+            self.ours.insert(service.to_owned());
+        }
+        if self.ours.contains(service) {
+            self.passed.remove(slice.name());
+            self.kept.insert(slice.name().to_owned(), Kept::of(slice, service, offers_us));
+        } else {
+            self.passed.insert(slice.name().to_owned(), service.to_owned());
+        }
+    }
+
+    pub fn delete(&mut self, slice: &str) {
+        self.kept.remove(slice);
+        self.passed.remove(slice);
+    }
+
+    /// All slices were told; whether some have to be told again: a Service turned out to be ours
+    /// after a slice of it had been passed over. Lets go of what is not ours any more.
+    #[must_use]
+    pub fn settle(&mut self) -> bool {
+        let offering = self.kept.values().filter(|slice| slice.offers_us);
+        self.ours = offering.map(|slice| slice.service.clone()).collect();
+        let others = self.kept.extract_if(|_, slice| !self.ours.contains(&slice.service));
+        self.passed.extend(others.map(|(name, slice)| (name, slice.service)));
+        self.passed.values().any(|service| self.ours.contains(service))
+    }
+
+    /// The pods, our own among them.
+    #[must_use]
+    pub fn peers(&self) -> Peers {
+        let mut peers = Peers::default();
+        for slice in self.kept.values() {
+            let Some(port) = self.data_port(slice) else { continue };
+            for (uid, ip, state) in &slice.pods {
+                let State { serving, terminating } = *state;
+                let address = SocketAddr::new(*ip, port);
+                peers.add(uid, Peer { address, serving, terminating });
+            }
+        }
+        peers
+    }
+
+    /// The port that, in this slice, has the name which our data port has in its Service. Pods of
+    /// one Service may number it differently, and are in slices of their own then.
+    fn data_port(&self, slice: &Kept) -> Option<u16> {
+        let siblings = self.kept.values().filter(|other| other.service == slice.service);
+        let names = siblings.filter(|other| other.offers_us).flat_map(|other| {
+            other.ports.iter().filter(|(_, number)| *number == self.port).map(|(name, _)| name)
+        });
+        // The first by name, where several lead to it.
+        let name = names.min()?;
+        slice.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
+    }
+}
+
+impl Kept {
+    fn of(slice: &Slice, service: &str, offers_us: bool) -> Self {
+        let pods = slice.endpoints().filter_map(|endpoint| {
+            // What has no UID is no pod, and what has no IP is a name.
+            let (uid, ip) = (endpoint.uid()?, endpoint.address()?.parse().ok()?);
+            let (serving, terminating) = (endpoint.is_serving(), endpoint.is_terminating());
+            Some((uid.to_owned(), ip, State { serving, terminating }))
+        });
+        Self {
+            service: service.to_owned(),
+            ports: slice.ports().map(|(name, number)| (name.to_owned(), number)).collect(),
+            offers_us,
+            pods: pods.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn slice(name: &str, service: &str, ports: &[(&str, u16)], endpoints: &[Value]) -> Slice {
+        let ports: Vec<_> =
+            ports.iter().map(|(name, port)| json!({ "name": name, "port": port })).collect();
+        serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+            "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn pod(uid: &str, address: &str) -> Value {
+        in_state(uid, address, &json!({ "ready": true, "serving": true, "terminating": false }))
+    }
+
+    fn in_state(uid: &str, address: &str, conditions: &Value) -> Value {
+        json!({
+            "addresses": [address], "conditions": conditions,
+            "targetRef": { "kind": "Pod", "uid": uid },
+        })
+    }
+
+    fn services(slices: &[Slice]) -> Services {
+        let mut services = Services::new("ours", 7070);
+        told(&mut services, slices);
+        services
+    }
+
+    /// As a watch tells them; whether they have to be told again.
+    fn told(services: &mut Services, slices: &[Slice]) -> bool {
+        services.begin();
+        for slice in slices {
+            services.put(slice);
+        }
+        services.settle()
+    }
+
+    fn seen(services: &Services, uid: &str) -> Option<(String, bool, bool)> {
+        let peer = services.peers().get(uid).copied()?;
+        Some((peer.address.to_string(), peer.serving, peer.terminating))
+    }
+
+    const HTTP: &[(&str, u16)] = &[("http", 7070)];
+
+    #[test]
+    fn peers_are_the_pods_of_the_services_that_offer_our_data_port() {
+        let (ours, other) = (pod("ours", "10.0.0.1"), pod("other", "10.0.0.2"));
+        for (what, slices, expected) in [
+            ("alone", vec![slice("a", "s", HTTP, std::slice::from_ref(&ours))], None),
+            (
+                "beside us",
+                vec![slice("a", "s", HTTP, &[ours.clone(), other.clone()])],
+                Some("10.0.0.2:7070"),
+            ),
+            (
+                "a Service that does not select us",
+                vec![
+                    slice("a", "s", HTTP, std::slice::from_ref(&ours)),
+                    slice("b", "t", HTTP, std::slice::from_ref(&other)),
+                ],
+                None,
+            ),
+            (
+                "a Service for another port of ours",
+                vec![
+                    slice("a", "s", HTTP, std::slice::from_ref(&ours)),
+                    slice("b", "metrics", &[("m", 9090)], &[ours.clone(), other.clone()]),
+                ],
+                None,
+            ),
+            (
+                "another number for the same name",
+                vec![
+                    slice("a", "s", &[("admin", 1), ("http", 7070)], std::slice::from_ref(&ours)),
+                    slice(
+                        "b",
+                        "s",
+                        &[("admin", 7070), ("http", 8000)],
+                        std::slice::from_ref(&other),
+                    ),
+                ],
+                Some("10.0.0.2:8000"),
+            ),
+            (
+                "a port without our name",
+                vec![
+                    slice("a", "s", HTTP, std::slice::from_ref(&ours)),
+                    slice("b", "s", &[("grpc", 7070)], std::slice::from_ref(&other)),
+                ],
+                None,
+            ),
+            (
+                "IPv6",
+                vec![slice("a", "s", &[("", 7070)], &[ours.clone(), pod("other", "fd00::2")])],
+                Some("[fd00::2]:7070"),
+            ),
+            (
+                "no address of a pod",
+                vec![slice("a", "s", HTTP, &[ours.clone(), pod("other", "example.org")])],
+                None,
+            ),
+        ] {
+            let services = services(&slices);
+            assert_eq!(seen(&services, "ours").unwrap().0, "10.0.0.1:7070", "{what}");
+            let address = seen(&services, "other").map(|(address, ..)| address);
+            assert_eq!(address.as_deref(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_in_the_state_that_its_endpoint_tells() {
+        for (conditions, serving, terminating) in [
+            (json!({}), true, false),
+            (json!(null), true, false),
+            (json!({ "ready": false }), false, false),
+            (json!({ "ready": false, "serving": true, "terminating": true }), true, true),
+            (json!({ "ready": false, "serving": false, "terminating": true }), false, true),
+            // publishNotReadyAddresses: ready says nothing.
+            (json!({ "ready": true, "serving": false, "terminating": false }), false, false),
+        ] {
+            let other = in_state("other", "10.0.0.2", &conditions);
+            let services = services(&[slice("a", "s", HTTP, &[pod("ours", "10.0.0.1"), other])]);
+            let expected = Some(("10.0.0.2:7070".to_owned(), serving, terminating));
+            assert_eq!(seen(&services, "other"), expected, "{conditions}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_pod_or_no_service_is_nothing() {
+        let nobody = json!({ "addresses": ["10.0.0.3"] });
+        let node = json!({ "addresses": ["10.0.0.4"], "targetRef": { "kind": "Node" } });
+        let no_address = json!({ "targetRef": { "uid": "other" }, "addresses": null });
+        let endpoints = [pod("ours", "10.0.0.1"), nobody, node, no_address];
+        let mut services = services(&[slice("a", "s", HTTP, &endpoints)]);
+        assert_eq!(services.peers().len(), 1);
+        let by_hand: Slice =
+            serde_json::from_value(json!({ "metadata": { "name": "a" }, "endpoints": [] }))
+                .unwrap();
+        services.put(&by_hand);
+        assert!(!services.settle() && services.peers().is_empty());
+    }
+
+    #[test]
+    fn a_service_that_turns_out_to_be_ours_is_told_again() {
+        let mine = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
+        let more = slice("b", "s", HTTP, &[pod("other", "10.0.0.2")]);
+        let foreign = slice("c", "t", HTTP, &[pod("stranger", "10.0.0.3")]);
+        let all = [foreign.clone(), more.clone(), mine.clone()];
+        let mut services = Services::new("ours", 7070);
+        assert!(told(&mut services, &all));
+        assert!(!told(&mut services, &all), "once is enough");
+        assert_eq!(services.peers().len(), 2);
+        // Where the order is lucky, or the passed one is the one that changes, not even once.
+        let mut services = Services::new("ours", 7070);
+        assert!(!told(&mut services, &[mine.clone(), more.clone(), foreign.clone()]));
+        let without = slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]);
+        assert!(!told(&mut services, &[without, foreign]));
+        services.put(&mine);
+        assert!(!services.settle());
+        assert_eq!(services.peers().len(), 1);
+        services.delete("a");
+        assert!(!services.settle() && services.peers().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_ours_any_more_is_let_go_of() {
+        let mine = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
+        let more = slice("b", "s", HTTP, &[pod("other", "10.0.0.2")]);
+        let mut services = services(&[mine.clone(), more]);
+        assert_eq!(services.peers().len(), 2);
+        services.put(&slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]));
+        assert!(!services.settle());
+        assert!(services.peers().is_empty() && services.kept.is_empty());
+        services.put(&mine);
+        assert!(services.settle(), "the other slice was let go of");
+    }
+
+    #[test]
+    fn thousands_of_endpoints_of_others_are_not_kept() {
+        let mut services = Services::new("ours", 7070);
+        services.begin();
+        for number in 0..50 {
+            let pods: Vec<_> =
+                (0..100).map(|at| pod(&format!("{number}-{at}"), "10.1.0.1")).collect();
+            services.put(&slice(&format!("o-{number}"), "others", HTTP, &pods));
+        }
+        // One for another port, which selects every pod there is.
+        let all = [pod("ours", "10.0.0.1"), pod("other", "10.0.0.2")];
+        services.put(&slice("m", "metrics", &[("metrics", 9090)], &all));
+        services.put(&slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]));
+        assert!(!services.settle());
+        assert_eq!((services.kept.len(), services.passed.len()), (1, 51));
+        assert_eq!(services.peers().len(), 1);
+    }
+}

@@ -1,0 +1,244 @@
+//! A session that our server does not know any more is opened anew, with what its client had
+//! opened it with, and the request that met the loss is sent once more.
+//!
+//! Never sends a request twice that the server may have acted on: not to know its session comes
+//! before that. Never opens a session as another version of the protocol than its client speaks.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::time::timeout;
+
+use super::{
+    Exchange, Proxy,
+    answer::{Failure, unless_ended},
+    forward,
+    peers::PEER,
+    received::{Answer, HELD, Media, media},
+    request_body::RequestBody,
+};
+use crate::{
+    mcp::{
+        class::LAST_EVENT_ID,
+        initialize::{self, Agreed},
+    },
+    pool::{Budget, Closed, Connection, Slot},
+    sessions::{Session, ids, token::Token},
+    telemetry::metrics::Move,
+};
+
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+/// What is sent is not what these speak of.
+const OF_THE_REQUEST: [HeaderName; 9] = [
+    PEER,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::EXPECT,
+    header::RANGE,
+    LAST_EVENT_ID,
+    VERSION,
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+];
+
+/// Longest that a server may take to open a session.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a session is not open.
+pub enum NotReopened {
+    /// The server would not open it as it was: it is over.
+    Refused,
+    /// It could not be asked.
+    Failed(Failure),
+}
+
+/// Whether the server says with this answer that it does not know the session: 404, or 400 with a
+/// word about it (server-everything, the TypeScript SDK's examples).
+pub fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
+    let says = |word: &str| {
+        body.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match status {
+        StatusCode::NOT_FOUND => true,
+        StatusCode::BAD_REQUEST => says("session") || says("not initialized"),
+        _ => false,
+    }
+}
+
+/// The server has given `unknown` as its answer: opens the session anew, and sends the request
+/// once more, as far as it was kept.
+pub async fn once_more(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    unknown: Answer,
+    request: Option<Box<Request<RequestBody>>>,
+) -> Result<Answer, Failure> {
+    let Some(session) = exchange.ticket.session().cloned() else { return Ok(unknown) };
+    let Some(token) = Token::parse(session.text()) else { return Ok(unknown) };
+    let Some(request) = request else { return Err(Failure::too_large_to_move()) };
+    let reopened = {
+        let mut reopening = Box::pin(reopen(proxy, &session, &token, &request));
+        unless_ended(&exchange.ticket, reopening.as_mut()).await
+    };
+    match reopened {
+        Ok(Ok(())) => {}
+        Ok(Err(NotReopened::Refused)) => return Ok(unknown),
+        Ok(Err(NotReopened::Failed(failure))) => return Err(failure),
+        Err(ending) => return Err(Failure::ended(ending)),
+    }
+    let request = again(request).ok_or_else(Failure::too_large_to_move)?;
+    Box::pin(forward::to_reopened(proxy, exchange, request)).await
+}
+
+/// The same request once more, where all of it was kept.
+pub fn again(request: Box<Request<RequestBody>>) -> Option<Box<Request<RequestBody>>> {
+    let (head, body) = request.into_parts();
+    Some(Box::new(Request::from_parts(head, body.again()?)))
+}
+
+/// Opens the session anew, unless another request did so since the server knew it as `like` calls
+/// it; with the headers of that request, since they tell who its client is.
+pub async fn reopen(
+    proxy: &Proxy,
+    session: &Arc<Session>,
+    token: &Token,
+    like: &Request<RequestBody>,
+) -> Result<(), NotReopened> {
+    let _turn = session.opening().await;
+    let is_known = session.id().as_ref() != ids::only(like.headers());
+    if is_known && !session.is_lost() {
+        return Ok(());
+    }
+    let opening = Box::pin(open(proxy, session, token, like));
+    let opened = timeout(OPEN_TIMEOUT, opening).await.unwrap_or_else(|_| {
+        let text = format!("the server did not open the session anew within {OPEN_TIMEOUT:?}");
+        Err(NotReopened::Failed(Failure::lost(&text)))
+    });
+    match &opened {
+        Ok(()) => {
+            proxy.metrics.moved(Move::Reopened);
+            tracing::info!(session = session.hash(), "a session was opened anew");
+        }
+        Err(NotReopened::Refused) => {
+            proxy.metrics.moved(Move::Refused);
+            proxy.sessions.end(session);
+        }
+        Err(NotReopened::Failed(_)) => {}
+    }
+    opened
+}
+
+async fn open(
+    proxy: &Proxy,
+    session: &Session,
+    token: &Token,
+    like: &Request<RequestBody>,
+) -> Result<(), NotReopened> {
+    let refused = |why: &str| {
+        tracing::warn!(
+            session = session.hash(),
+            why,
+            "the server would not open a session anew; its client is told that it is over"
+        );
+        NotReopened::Refused
+    };
+    let Some(params) = token.params() else { return Err(NotReopened::Refused) };
+    // The id is no client's: answers to it go nowhere else.
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"ebbtide-reopens","method":"initialize","params":{params}}}"#
+    );
+    let (head, agreed) = ask(proxy, post(like, body, None)).await?;
+    if !head.status().is_success() {
+        return Err(refused(&format!("it answered initialize with {}", head.status())));
+    }
+    let Some(id) = ids::only(head.headers()).cloned() else {
+        return Err(refused("its answer to initialize names no session"));
+    };
+    let Some(Agreed { version, lists }) = agreed else {
+        return Err(refused("its answer to initialize tells no version of the protocol"));
+    };
+    let said = like.headers().get(VERSION).and_then(|version| version.to_str().ok());
+    let expected = Some(token.version()).filter(|version| !version.is_empty()).or(said);
+    let with = HeaderValue::from_str(&version).ok().map(|version| (id.clone(), version));
+    if let Some(expected) = expected.filter(|expected| *expected != version) {
+        return Err(refused(&format!("it speaks {version}, and the client {expected}")));
+    }
+    let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    ask(proxy, post(like, body.into(), with)).await?;
+    session.opened(id, lists);
+    Ok(())
+}
+
+/// A message of our own, in the name of the client whose request is at hand.
+fn post(
+    like: &Request<RequestBody>,
+    body: String,
+    session: Option<(HeaderValue, HeaderValue)>,
+) -> Box<Request<RequestBody>> {
+    let mut request = Box::new(Request::new(RequestBody::whole(Bytes::from(body))));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = like.uri().clone();
+    let headers = request.headers_mut();
+    headers.clone_from(like.headers());
+    for name in OF_THE_REQUEST {
+        headers.remove(name);
+    }
+    ids::set(headers, session.as_ref().map(|(id, _)| id));
+    if let Some((_, version)) = session {
+        headers.insert(VERSION, version);
+    }
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::ACCEPT, ACCEPT);
+    request
+}
+
+/// The server's answer to a message of ours.
+async fn ask(
+    proxy: &Proxy,
+    request: Box<Request<RequestBody>>,
+) -> Result<(Response<()>, Option<Agreed>), NotReopened> {
+    let failed = |failure| NotReopened::Failed(failure);
+    let acquired = proxy.pool.acquire(Budget::Calls).await;
+    let mut slot = acquired.map_err(|error| failed(Failure::not_acquired(&error)))?;
+    // Fresh: it could not be sent again on another one.
+    let mut connection =
+        slot.fresh().await.map_err(|error| failed(Failure::not_acquired(&error)))?;
+    let head = match connection.send(request).await {
+        Ok(head) => head,
+        Err(error) => {
+            connection.close(Closed::Error);
+            let text =
+                format!("the server broke off when it was to open a session anew: {}", error.cause);
+            return Err(failed(Failure::lost(&text)));
+        }
+    };
+    let agreed = read(slot, connection, media(head.headers())).await;
+    Ok((head, agreed))
+}
+
+/// Reads what the answer says, and no further.
+async fn read(
+    slot: Slot<RequestBody>,
+    mut connection: Connection<RequestBody>,
+    media: Media,
+) -> Option<Agreed> {
+    let mut body = Vec::new();
+    let mut agreed = None;
+    while !connection.is_over() && body.len() <= HELD {
+        let Some(Ok(frame)) = poll_fn(|context| connection.poll_body(context)).await else { break };
+        if let Some(data) = frame.data_ref() {
+            body.extend_from_slice(data);
+        }
+        if media == Media::Events {
+            agreed = initialize::agreed_in_events(&body);
+            if agreed.is_some() {
+                break;
+            }
+        }
+    }
+    slot.release(connection);
+    if media == Media::Json { initialize::agreed(&body) } else { agreed }
+}

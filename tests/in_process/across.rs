@@ -1,0 +1,369 @@
+//! Sessions across pods: two and three sidecars, each before a server that knows the sessions that
+//! it has opened and no others.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use ebbtide::{
+    config::value::Roaming,
+    drain::{Phase, handle::Event},
+    sessions::token::Token,
+    telemetry::metrics::Move,
+};
+use tokio::sync::{Notify, mpsc};
+
+use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post};
+
+const VERSION: &str = "2025-06-18";
+const PARAMS: &str =
+    r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
+const NOT_FOUND: &str = r#"404 Not Found|{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#;
+const BAD_REQUEST: &str = r#"400 Bad Request|{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#;
+
+/// A legacy server.
+#[derive(Clone)]
+struct Server(Arc<Shared>);
+
+struct Shared {
+    name: &'static str,
+    state: Mutex<State>,
+    /// Lets the calls of the tool `slow` go on.
+    goes_on: Notify,
+}
+
+struct State {
+    opened: usize,
+    open: HashSet<String>,
+    /// What it was asked, each with its session.
+    asked: Vec<String>,
+    /// What it says to a session that it does not know: status and body.
+    unknown: &'static str,
+    version: &'static str,
+}
+
+impl Server {
+    fn new(name: &'static str) -> Self {
+        let state = State {
+            opened: 0,
+            open: HashSet::new(),
+            asked: Vec::new(),
+            unknown: NOT_FOUND,
+            version: VERSION,
+        };
+        Self(Arc::new(Shared { name, state: Mutex::new(state), goes_on: Notify::new() }))
+    }
+
+    fn state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.state.lock().unwrap())
+    }
+
+    /// It dies, and another one comes that knows nothing.
+    fn restarts(&self) {
+        self.state(|state| state.open.clear());
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.state(|state| std::mem::take(&mut state.asked))
+    }
+
+    fn decide(&self, request: &str) -> String {
+        let head = request.to_ascii_lowercase();
+        let field = |name: &str| {
+            let value = head.split(&format!("\r\n{name}: ")).nth(1)?;
+            value.lines().next().map(str::to_owned)
+        };
+        // The ids of this server have no capitals.
+        let session = field("mcp-session-id");
+        let method = head.split(r#""method":""#).nth(1).and_then(|rest| rest.split('"').next());
+        let verb = head.split(' ').next().unwrap();
+        assert!(!head.contains("ebbtide-peer"), "{head}");
+        self.state(|state| {
+            let what = method.unwrap_or(verb);
+            let more = field("last-event-id").map(|id| format!(" after {id}")).unwrap_or_default();
+            let who = field("authorization").map(|who| format!(" by {who}")).unwrap_or_default();
+            state.asked.push(format!("{what} {}{more}{who}", session.as_deref().unwrap_or("-")));
+            if method == Some("initialize") {
+                state.opened += 1;
+                let id = format!("{}-{}", self.0.name, state.opened);
+                state.open.insert(id.clone());
+                let result = format!(
+                    r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}}}}}}}}"#,
+                    state.version
+                );
+                return json("200 OK", &format!("Mcp-Session-Id: {id}\r\n"), &result);
+            }
+            let Some(session) = session.filter(|session| state.open.contains(session)) else {
+                let (status, text) = state.unknown.split_once('|').unwrap();
+                return json(status, "", text);
+            };
+            match (verb, method) {
+                ("get", _) => EVENTS.replacen("\r\n", &format!("\r\nMcp-Session-Id: {session}\r\n"), 1),
+                ("delete", _) => {
+                    state.open.remove(&session);
+                    json("200 OK", "", "")
+                }
+                (_, Some(method)) if method.starts_with("notifications/") => json("202 Accepted", "", ""),
+                _ => {
+                    let result = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{session}"}}"#);
+                    json("200 OK", &format!("Mcp-Session-Id: {session}\r\n"), &result)
+                }
+            }
+        })
+    }
+}
+
+impl Serve for Server {
+    async fn answer(&self, request: &str, wire: &mut Wire) {
+        let answer = self.decide(request);
+        if request.contains("slow") && answer.contains("200 OK") {
+            self.0.goes_on.notified().await;
+        }
+        wire.send(&answer).await;
+    }
+}
+
+fn json(status: &str, more: &str, text: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n{text}",
+        text.len()
+    )
+}
+
+/// A pod: its sidecar, and its server.
+async fn pod(uid: &'static str, pods: &Pods, roaming: Roaming) -> (World, Server) {
+    let settings = Settings { pod: (uid, pods.clone()), roaming, ..Settings::default() };
+    let mut world = World::start(settings).await;
+    let server = Server::new(uid);
+    world.serve(server.clone());
+    (world, server)
+}
+
+/// Opens a session; what its client calls it, as a header.
+async fn open(world: &World) -> String {
+    let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
+    let answer = world.asked(&post(&request, "")).await.message().await;
+    let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(Token::parse(id).unwrap().params(), Some(PARAMS));
+    format!("Mcp-Session-Id: {id}\r\n")
+}
+
+/// Calls a tool in it; the server's word for the session that answered.
+async fn calls(world: &World, session: &str) -> String {
+    let answer = world.asked(&call("1", session)).await.message().await;
+    let result = body(&answer).split(r#""result":""#).nth(1);
+    result.and_then(|rest| rest.split('"').next()).unwrap_or(&answer).to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_pod_serves_a_session_by_the_pod_that_has_it() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let session = open(&a).await;
+    for world in [&a, &b, &b, &a] {
+        assert_eq!(calls(world, &session).await, "a-1");
+    }
+    // The client goes on to know it by one name.
+    let answer = b.asked(&call("1", &session)).await.message().await;
+    assert!(
+        answer.contains(session.trim_end())
+            || answer.to_ascii_lowercase().contains(&session.trim_end().to_ascii_lowercase()),
+        "{answer}"
+    );
+    let mut stream = b.asked(&get(&session)).await;
+    stream.until("\r\n\r\n").await;
+    let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: a\r\n{session}\r\n");
+    assert!(b.asked(&delete).await.message().await.contains("200 OK"));
+    assert!(server.state(|state| state.open.is_empty()));
+    assert_eq!(other.asked(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_with_its_pod_is_opened_anew_once() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, server) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let session = open(&a).await;
+    drop(a);
+    // Still in the endpoints, but nobody is there; then not even that.
+    pods.remove("a");
+    let session = format!("{session}Authorization: me\r\n");
+    let (one, two) = tokio::join!(calls(&b, &session), calls(&b, &session));
+    assert_eq!((&*one, &*two), ("b-1", "b-1"));
+    pods.tell(&[("b", true, false)]);
+    assert_eq!(calls(&b, &session).await, "b-1");
+    let asked = server.asked();
+    let expected =
+        ["initialize - by me", "notifications/initialized b-1 by me", "tools/call b-1 by me"];
+    assert_eq!(asked[..3], expected);
+    assert_eq!(asked[3..], [expected[2]; 2]);
+}
+
+/// Whatever a server says to a session that it does not know.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_restarted_opens_its_sessions_anew() {
+    for (uid, unknown) in [("", NOT_FOUND), ("a", NOT_FOUND), ("a", BAD_REQUEST)] {
+        let (world, server) = pod(uid, &Pods::default(), Roaming::Reopen).await;
+        server.state(|state| state.unknown = unknown);
+        let session = open(&world).await;
+        let name = calls(&world, &session).await;
+        server.restarts();
+        let (one, two) = tokio::join!(calls(&world, &session), calls(&world, &session));
+        assert_eq!(one, two);
+        assert_ne!(one, name);
+        assert_eq!(server.state(|state| state.opened), 2);
+        // A stream resumes nothing of before, and tells that the tools may be others.
+        let mut stream = world.asked(&get(&format!("{session}Last-Event-ID: 7\r\n"))).await;
+        let news = stream.until("list_changed\"}\n\n").await;
+        assert!(news.contains("event: message"), "{news}");
+        assert_eq!(server.asked().last().unwrap(), &format!("get {one}"));
+        let mut later = world.asked(&get(&format!("{session}Last-Event-ID: 7\r\n"))).await;
+        later.until("\r\n\r\n").await;
+        assert_eq!(server.asked(), [format!("get {one} after 7")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let (idle, busy) = (open(&a).await, open(&a).await);
+    let slow = call("1", &busy).replace(r#""t""#, r#""slow""#);
+    let mut running = b.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-2") {
+        a.settled().await;
+    }
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    // Whoever is asked, and whoever is first.
+    for world in [&a, &b, &a] {
+        assert_eq!(calls(world, &idle).await, "b-1");
+    }
+    assert_eq!(calls(&b, &busy).await, "a-2");
+    server.0.goes_on.notify_one();
+    assert!(running.message().await.contains("a-2"));
+    let report = a.report().await;
+    assert_eq!(report.cut, 0);
+    assert_eq!(report.sessions.of(Move::HandedOver), 1);
+    assert_eq!(calls(&b, &busy).await, "b-2");
+    assert_eq!(other.state(|state| state.opened), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_opened_as_it_was_is_over() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, server) = pod("b", &pods, Roaming::Reopen).await;
+    let (pinned, _) = pod("p", &pods, Roaming::Pin).await;
+    let session = open(&a).await;
+    pods.tell(&[("b", true, false)]);
+    // Another version of the protocol than the client speaks.
+    server.state(|state| state.version = "2025-11-25");
+    assert!(calls(&b, &session).await.starts_with("HTTP/1.1 404"));
+    server.state(|state| state.version = VERSION);
+    assert_eq!(calls(&b, &session).await, "b-2");
+    assert!(calls(&pinned, &session).await.starts_with("HTTP/1.1 404"));
+    // What it would tell of is gone.
+    let cancelled =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    let late = open(&a).await;
+    let answer = b.asked(&post(cancelled, &late)).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert!(!server.asked().iter().any(|asked| asked.contains("cancelled")));
+}
+
+/// What stands at a peer's address may be anybody.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_hears_nothing_of_a_session() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    for answer in [
+        "",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nebbtide-peer: other\r\n\r\n",
+        "HTTP/1.1 421 Misdirected Request\r\nebbtide-peer: a\r\n\r\n",
+    ] {
+        let session = open(&a).await;
+        let (door, mut visitors) = mpsc::unbounded_channel();
+        pods.put("a", door);
+        let stranger = async {
+            let mut heard = String::new();
+            while let Some(pipe) = visitors.recv().await {
+                let mut wire = Wire { pipe, read: Vec::new() };
+                heard += &wire.message().await;
+                // One that says nothing hangs.
+                if !answer.is_empty() {
+                    wire.send(answer).await;
+                }
+                heard += &wire.rest().await;
+            }
+            heard
+        };
+        let asked = async {
+            let name = calls(&b, &session).await;
+            pods.remove("a");
+            name
+        };
+        let (heard, name) = tokio::join!(stranger, asked);
+        assert!(name.starts_with("b-"), "{answer}: {name}");
+        assert!(heard.starts_with("OPTIONS * ") && !heard.contains("e1."), "{heard}");
+    }
+}
+
+/// Two that each think the other has it, and one that says so of everybody.
+#[tokio::test(start_paused = true)]
+async fn no_request_goes_in_a_circle() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
+    let session = open(&a).await;
+    // Of a pod that is not there any more.
+    let token = Token::new("c", "x", VERSION, Some(PARAMS)).unwrap().text();
+    let other = format!("Mcp-Session-Id: {token}\r\n");
+    for mark in ["owner", "heir", "elsewhere", ""] {
+        let marked = format!("{other}ebbtide-peer: {mark}\r\n");
+        let answer = b.asked(&call("1", &marked)).await.message().await;
+        let is_refused = answer.starts_with("HTTP/1.1 421");
+        assert_eq!(is_refused, mark == "owner", "{answer}");
+        let marked = format!("{session}ebbtide-peer: {mark}\r\n");
+        let answer = a.asked(&call("1", &marked)).await.message().await;
+        assert!(answer.contains("a-1"), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_too_large_to_be_sent_again_gets_an_error_and_the_next_call_works() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    server.restarts();
+    let blob = "x".repeat(70 * 1024);
+    let large = format!(
+        r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"t","blob":"{blob}"}}}}"#
+    );
+    let answer = world.asked(&post(&large, &session)).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""id":9,"error""#), "{answer}");
+    assert_eq!(calls(&world, &session).await, "a-2");
+    assert_eq!(server.state(|state| state.opened), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_sessions_ids_pass_unchanged() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Off).await;
+    let request = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+    let answer = world.asked(&post(request, "")).await.message().await;
+    assert!(answer.contains("mcp-session-id: a-1\r\n"), "{answer}");
+    assert_eq!(calls(&world, "Mcp-Session-Id: a-1\r\n").await, "a-1");
+    server.restarts();
+    assert!(calls(&world, "Mcp-Session-Id: a-1\r\n").await.starts_with("HTTP/1.1 404"));
+}
