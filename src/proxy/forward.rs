@@ -72,6 +72,7 @@ async fn to_movable(
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
     let is_fresh = in_session(exchange, &mut request);
+    let class = exchange.ticket.class();
     let mut sent = reach(proxy, exchange, request, true).await?;
     let status = sent.response.status();
     if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
@@ -91,6 +92,8 @@ async fn to_movable(
     let is_unknown = reopen::is_unknown(status, &whole);
     let answer = with_length(head, whole);
     if is_unknown {
+        // What a stream is refused with is none.
+        exchange.ticket.reclassify(class);
         return reopen::once_more(proxy, exchange, answer, request).await;
     }
     Ok(answer)

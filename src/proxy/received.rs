@@ -98,8 +98,13 @@ pub fn with_length(mut head: response::Parts, whole: Bytes) -> Answer {
 /// The session that the answer opens, if it does. `body`: the answer's, where it is known.
 fn open_session(proxy: &Proxy, exchange: &Exchange, head: &mut response::Parts, body: &[u8]) {
     let ticket = &exchange.ticket;
-    let opens = ticket.class() == Class::Initialize && !exchange.session;
-    if !opens || !head.status.is_success() {
+    // A client that initialises in a session may get another one. What another pod has opened is
+    // named by that pod.
+    let opens = match ticket.session() {
+        Some(session) => ids::only(&head.headers).is_some_and(|id| id != session.text()),
+        None => !exchange.session,
+    };
+    if !opens || ticket.class() != Class::Initialize || !head.status.is_success() {
         return;
     }
     let params = ticket.initialize();

@@ -8,7 +8,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Exchange, Proxy,
@@ -107,10 +107,16 @@ pub async fn reopen(
     token: &Token,
     like: &Request<RequestBody>,
 ) -> Result<(), NotReopened> {
-    let _turn = session.opening().await;
+    let began = Instant::now();
+    let mut turn = session.opening().await;
     let is_known = session.id().as_ref() != ids::only(like.headers());
     if is_known && !session.is_lost() {
         return Ok(());
+    }
+    // Else each that waits would try for as long as the first.
+    if turn.is_some_and(|failed| failed > began) {
+        let text = "the server did not open the session anew for another request, either";
+        return Err(NotReopened::Failed(Failure::lost(text)));
     }
     let opening = Box::pin(open(proxy, session, token, like));
     let opened = timeout(OPEN_TIMEOUT, opening).await.unwrap_or_else(|_| {
@@ -126,7 +132,7 @@ pub async fn reopen(
             proxy.metrics.moved(Move::Refused);
             proxy.sessions.end(session);
         }
-        Err(NotReopened::Failed(_)) => {}
+        Err(NotReopened::Failed(_)) => *turn = Some(Instant::now()),
     }
     opened
 }

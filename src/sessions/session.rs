@@ -77,8 +77,8 @@ pub struct Session {
     /// Exchanges in flight that have an end.
     finite: AtomicUsize,
     state: Mutex<State>,
-    /// Held by whoever opens it anew.
-    opening: tokio::sync::Mutex<()>,
+    /// Held by whoever opens it anew: when that failed last.
+    opening: tokio::sync::Mutex<Option<Instant>>,
     all: Arc<All>,
 }
 
@@ -163,8 +163,8 @@ impl Session {
         std::mem::replace(&mut lock(&self.state).given, given) != given
     }
 
-    /// One at a time opens it anew: the others wait, and find it open.
-    pub async fn opening(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// One at a time opens it anew: the others wait, and find it open, or when that failed.
+    pub async fn opening(&self) -> tokio::sync::MutexGuard<'_, Option<Instant>> {
         self.opening.lock().await
     }
 

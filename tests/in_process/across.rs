@@ -12,9 +12,12 @@ use ebbtide::{
     sessions::token::Token,
     telemetry::metrics::Move,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
-use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post};
+use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
 
 const VERSION: &str = "2025-06-18";
 const PARAMS: &str =
@@ -41,6 +44,8 @@ struct State {
     /// What it says to a session that it does not know: status and body.
     unknown: &'static str,
     version: &'static str,
+    /// Whether `initialize` gets no answer.
+    hangs: bool,
 }
 
 impl Server {
@@ -51,6 +56,7 @@ impl Server {
             asked: Vec::new(),
             unknown: NOT_FOUND,
             version: VERSION,
+            hangs: false,
         };
         Self(Arc::new(Shared { name, state: Mutex::new(state), goes_on: Notify::new() }))
     }
@@ -119,6 +125,9 @@ impl Serve for Server {
         let answer = self.decide(request);
         if request.contains("slow") && answer.contains("200 OK") {
             self.0.goes_on.notified().await;
+        }
+        if request.contains("\"initialize\"") && self.state(|state| state.hangs) {
+            std::future::pending::<()>().await;
         }
         wire.send(&answer).await;
     }
@@ -225,6 +234,48 @@ async fn a_server_that_has_restarted_opens_its_sessions_anew() {
         later.until("\r\n\r\n").await;
         assert_eq!(server.asked(), [format!("get {one} after 7")]);
     }
+}
+
+/// The client's stream comes back before it calls.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_meets_the_loss_is_opened_anew() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    server.state(|state| state.unknown = BAD_REQUEST);
+    let session = open(&world).await;
+    server.restarts();
+    let mut stream = world.asked(&get(&format!("{session}Last-Event-ID: 7\r\n"))).await;
+    stream.until("list_changed\"}\n\n").await;
+    let asked = server.asked();
+    assert_eq!(asked[asked.len() - 2..], ["notifications/initialized a-2", "get a-2"]);
+}
+
+/// As clients do that have heard 404, some with the old id still in the header.
+#[tokio::test(start_paused = true)]
+async fn who_initialises_in_a_session_gets_a_token_for_the_next() {
+    let (world, _) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
+    let answer = world.asked(&post(&request, &session)).await.message().await;
+    let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(Token::parse(id).unwrap().id(), "a-2");
+    assert_eq!(calls(&world, &format!("Mcp-Session-Id: {id}\r\n")).await, "a-2");
+}
+
+/// Each of those that wait for a session would else wait for the one before it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_open_a_session_holds_nobody_for_long() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    server.restarts();
+    server.state(|state| state.hangs = true);
+    let began = Instant::now();
+    let all: Vec<_> = (0..10).map(|_| calls(&world, &session)).collect();
+    for answer in futures_util::future::join_all(all).await {
+        assert!(answer.contains("-32011"), "{answer}");
+    }
+    assert!(began.elapsed() < seconds(15.0), "{:?}", began.elapsed());
+    server.state(|state| state.hangs = false);
+    assert_eq!(calls(&world, &session).await, "a-3");
 }
 
 #[tokio::test(start_paused = true)]
