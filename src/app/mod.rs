@@ -3,6 +3,7 @@
 
 mod account;
 mod cluster;
+pub mod keys;
 pub mod restart;
 
 use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -32,7 +33,6 @@ use crate::{
     pool::{self, BoxedIo, Connecting, Connector, Pool},
     proxy::{Proxy, RequestBody, peers::PeerPools},
     serve::{self, Port, Stage, Tcp},
-    sessions::Sessions,
     signals::Signals,
     tasks::{self, Group},
     telemetry::Metrics,
@@ -113,13 +113,13 @@ pub async fn run(
 ) -> Result<i32, Failed> {
     let bound = Bound::new(&settings).await?;
     let signals = Signals::catch().map_err(|error| Failed(format!("catching signals: {error}")))?;
+    let pod = if in_kubernetes { kubernetes::own_uid() } else { String::new() };
+    let (sessions, key_file) = keys::sessions(&settings, &pod).map_err(Failed)?;
     let mut child = match command.as_slice() {
         [] => None,
         command => Some(Child::start(command).map_err(|error| Failed(error.to_string()))?),
     };
     let metrics = Arc::new(Metrics::new());
-    let pod = if in_kubernetes { kubernetes::own_uid() } else { String::new() };
-    let sessions = Sessions::new(settings.sessions, &pod);
     let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
     let connections = Arc::new(Connections::default());
     let (driver, drain, watch) = Driver::new(
@@ -179,6 +179,9 @@ pub async fn run(
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool reaper", pool.clone().reap());
     group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
+    if let Some(file) = key_file {
+        group.spawn("session keys", file.follow());
+    }
     let cluster = in_kubernetes.then(cluster::join).flatten();
     let teller = cluster.as_ref().map(Cluster::teller);
     let (tells, mut told) = oneshot::channel();

@@ -76,7 +76,7 @@ pub async fn once_more(
     request: Option<Box<Request<RequestBody>>>,
 ) -> Result<Answer, Failure> {
     let Some(session) = exchange.ticket.session().cloned() else { return Ok(unknown) };
-    let Some(token) = Token::parse(session.text()) else { return Ok(unknown) };
+    let Some(token) = proxy.sessions.token(session.text()) else { return Ok(unknown) };
     let Some(request) = request else { return Err(Failure::too_large_to_move()) };
     let reopened = {
         let mut reopening = Box::pin(reopen(proxy, &session, &token, &request));
