@@ -64,12 +64,12 @@ impl KeyFile {
         match made {
             Ok(keys) => {
                 self.sessions.set_keys(keys);
-                info!(path = %self.path.display(), "the new session keys hold from now on");
+                info!(path = %self.path.display(), "the session keys have changed and hold from now on");
             }
             Err(problem) => warn!(
                 problem,
-                "the session keys have changed and cannot be used, and the old ones go on; look at \
-                 the Secret that is mounted there"
+                "the session keys have changed and cannot be used, so that the old ones go on; \
+                 look at the Secret that is mounted there"
             ),
         }
     }
