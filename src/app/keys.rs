@@ -50,28 +50,31 @@ impl KeyFile {
     pub async fn follow(mut self) {
         loop {
             sleep(EVERY).await;
-            self.look();
+            match self.look() {
+                None => {}
+                Some(Ok(())) => info!(
+                    path = %self.path.display(),
+                    "the session keys have changed and hold from now on"
+                ),
+                Some(Err(problem)) => warn!(
+                    path = %self.path.display(),
+                    problem,
+                    "the session keys have changed and cannot be used, so that the old ones go on; \
+                     look at the Secret that is mounted there"
+                ),
+            }
         }
     }
 
-    fn look(&mut self) {
+    /// What came of a file that is not as it was.
+    fn look(&mut self) -> Option<Result<(), String>> {
         let read = text(&self.path);
         if self.held == read {
-            return;
+            return None;
         }
-        let made = read.clone().and_then(|text| Keys::parse(&text));
-        self.held = read;
-        match made {
-            Ok(keys) => {
-                self.sessions.set_keys(keys);
-                info!(path = %self.path.display(), "the session keys have changed and hold from now on");
-            }
-            Err(problem) => warn!(
-                problem,
-                "the session keys have changed and cannot be used, so that the old ones go on; \
-                 look at the Secret that is mounted there"
-            ),
-        }
+        self.held.clone_from(&read);
+        let keys = read.and_then(|text| Keys::parse(&text));
+        Some(keys.map(|keys| self.sessions.set_keys(keys)))
     }
 }
 
@@ -123,18 +126,20 @@ mod tests {
         assert!(sealed.starts_with("e2.") && sessions.token(&in_clear).is_none());
         for bad in ["", "AQEB", &ONE.repeat(3)] {
             fs::write(&path, bad).unwrap();
-            file.look();
+            assert!(file.look().is_some_and(|news| news.is_err()));
+            // It is told once.
+            assert_eq!(file.look(), None);
             assert_eq!(opened(&sessions), sealed);
         }
         fs::remove_file(&path).unwrap();
-        file.look();
+        assert!(file.look().is_some_and(|news| news.is_err()));
         assert_eq!(opened(&sessions), sealed);
         fs::write(&path, format!("{OTHER}{ONE}")).unwrap();
-        file.look();
+        assert_eq!(file.look(), Some(Ok(())));
         let newer = opened(&sessions);
         assert!(newer != sealed && sessions.token(&sealed) == sessions.token(&newer));
         fs::write(&path, OTHER).unwrap();
-        file.look();
+        assert_eq!(file.look(), Some(Ok(())));
         assert!(sessions.token(&sealed).is_none() && sessions.token(&newer).is_some());
         fs::remove_file(path).unwrap();
     }

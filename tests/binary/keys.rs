@@ -42,7 +42,5 @@ fn session_keys_follow_their_file() {
     hold(&format!("unsealed\n{KEY}"));
     ebbtide.logged(CHANGED);
     assert!(!is_sealed(&ebbtide));
-    let kept = ebbtide.seen.iter().filter(|line| line.contains(KEPT)).count();
-    assert_eq!(kept, 1, "it is told once");
     fs::remove_file(path).unwrap();
 }
