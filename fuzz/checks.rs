@@ -14,7 +14,10 @@ use ebbtide::{
         scanner::Scanner,
         sse::Position,
     },
-    sessions::token::{MAX_PARAMS, MAX_TOKEN, Token},
+    sessions::{
+        keys::Keys,
+        token::{MAX_PARAMS, MAX_TOKEN, Token},
+    },
 };
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -76,13 +79,28 @@ pub fn token(bytes: &[u8]) {
     if let Some(made) = Token::new(pod, id, version, Some(params)) {
         assert_eq!((made.pod(), made.id(), made.version()), (pod, id, version));
         assert!(made.params().is_none_or(|kept| kept == params && kept.len() <= MAX_PARAMS));
-        assert_eq!(Token::parse(&made.text()), Some(made));
+        for keys in all_keys() {
+            assert_eq!(Token::parse(&made.text(&keys), &keys), Some(made.clone()));
+        }
     }
 }
 
+/// None, and 32 times 1, with which the seeds are sealed.
+fn all_keys() -> [Keys; 2] {
+    let sealed = Keys::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+    [Keys::default(), sealed.expect("it is a key")]
+}
+
 fn read_token(text: &str) {
-    let Some(token) = Token::parse(text) else { return };
-    assert_eq!(token.text(), text, "{token:?}");
+    for keys in all_keys() {
+        if let Some(token) = Token::parse(text, &keys) {
+            assert_eq!(token.text(&keys), text, "{token:?}");
+            check_token(&token, text);
+        }
+    }
+}
+
+fn check_token(token: &Token, text: &str) {
     assert!(text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(!token.id().is_empty() && token.id().bytes().all(|byte| byte.is_ascii_graphic()));
     if let Some(params) = token.params() {

@@ -3,12 +3,15 @@
 
 mod account;
 mod cluster;
+mod dial;
+pub mod keys;
+mod limits;
 pub mod restart;
 
 use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{oneshot, watch},
     time::{Instant, sleep, timeout},
 };
@@ -23,16 +26,14 @@ use crate::{
     },
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
-        driver::Rules,
         handle::{Connections, Event},
-        timeline::{DEFAULT_DRAIN_TIMEOUT, Timings},
+        timeline::DEFAULT_DRAIN_TIMEOUT,
     },
     inflight::Inflight,
     kubernetes::{self, Cluster, Watched},
-    pool::{self, BoxedIo, Connecting, Connector, Pool},
+    pool::{Counts, Pool},
     proxy::{Proxy, RequestBody, peers::PeerPools},
     serve::{self, Port, Stage, Tcp},
-    sessions::Sessions,
     signals::Signals,
     tasks::{self, Group},
     telemetry::Metrics,
@@ -113,24 +114,30 @@ pub async fn run(
 ) -> Result<i32, Failed> {
     let bound = Bound::new(&settings).await?;
     let signals = Signals::catch().map_err(|error| Failed(format!("catching signals: {error}")))?;
+    let pod = if in_kubernetes { kubernetes::own_uid() } else { String::new() };
+    let (sessions, key_file) = keys::sessions(&settings, &pod).map_err(Failed)?;
     let mut child = match command.as_slice() {
         [] => None,
         command => Some(Child::start(command).map_err(|error| Failed(error.to_string()))?),
     };
     let metrics = Arc::new(Metrics::new());
-    let pod = if in_kubernetes { kubernetes::own_uid() } else { String::new() };
-    let sessions = Sessions::new(settings.sessions, &pod);
     let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
     let connections = Arc::new(Connections::default());
     let (driver, drain, watch) = Driver::new(
-        rules(&settings, in_kubernetes),
+        limits::rules(&settings, in_kubernetes),
         inflight.clone(),
         Arc::clone(&connections),
         Arc::clone(&metrics),
     );
-    let pool = Pool::new(connector(&settings.upstream), pool_limits(&settings), &metrics.pool);
+    let pool =
+        Pool::new(dial::server(&settings.upstream), limits::pool_limits(&settings), &metrics.pool);
     let (seen, peers) = watch::channel(Arc::default());
-    let pools = Arc::new(PeerPools::new(Box::new(dial), pool_limits(&settings), peers, &metrics));
+    let pools = Arc::new(PeerPools::new(
+        Box::new(dial::pod),
+        limits::pool_limits(&settings),
+        peers,
+        &metrics,
+    ));
     let proxy = Arc::new(Proxy {
         pool: pool.clone(),
         inflight: inflight.clone(),
@@ -141,24 +148,15 @@ pub async fn run(
         refuse_with: settings.refuse_with,
     });
     let counts = pool.clone();
-    let admin = Arc::new(Admin {
-        drain: drain.clone(),
-        watch: watch.clone(),
-        inflight: inflight.clone(),
-        pool: Box::new(move || counts.counts()),
-        metrics: Arc::clone(&metrics),
-        upstream: settings.upstream.to_string(),
-        kubelet: Kubelet::default(),
-        restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
-        drain_token_file: settings.drain_token_file.clone(),
-    });
+    let (counts, asks) = (Box::new(move || counts.counts()), drain.clone());
+    let admin = Arc::new(admin(&settings, asks, watch.clone(), inflight.clone(), counts, &metrics));
     bound.announce(&settings);
 
     let (data_stage, data_stages) = watch::channel(Stage::Open);
     let (admin_stage, admin_stages) = watch::channel(Stage::Open);
     let data_port = Port {
         name: "data",
-        limits: port_limits(&settings),
+        limits: limits::port_limits(&settings),
         stages: data_stages,
         metrics: Arc::clone(&metrics),
         connections: Some(connections),
@@ -166,7 +164,7 @@ pub async fn run(
     };
     let admin_port = Port {
         name: "admin",
-        limits: admin_limits(&settings),
+        limits: limits::admin_limits(&settings),
         stages: admin_stages,
         metrics,
         connections: None,
@@ -179,6 +177,9 @@ pub async fn run(
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool reaper", pool.clone().reap());
     group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
+    if let Some(file) = key_file {
+        group.spawn("session keys", file.follow());
+    }
     let cluster = in_kubernetes.then(cluster::join).flatten();
     let teller = cluster.as_ref().map(Cluster::teller);
     let (tells, mut told) = oneshot::channel();
@@ -197,11 +198,7 @@ pub async fn run(
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    // What goes to another pod needs no server of ours, and is let go on as long as there is time.
-    let cut_at = drained.snapshot().timeline.map(|timeline| Instant::from_std(timeline.cut_at));
-    let cut_at = cut_at.filter(|_| left.exchanging() > 0);
-    let soon = Instant::now() + CLOSE_TIME;
-    data_stage.send_replace(Stage::Close(cut_at.map_or(soon, |at| at.max(soon))));
+    data_stage.send_replace(Stage::Close(close_by(&drained, &left)));
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),
@@ -217,16 +214,41 @@ pub async fn run(
     Ok(code)
 }
 
+fn admin(
+    settings: &Settings,
+    drain: DrainHandle,
+    watch: DrainWatch,
+    inflight: Inflight,
+    pool: Box<dyn Fn() -> Counts + Send + Sync>,
+    metrics: &Arc<Metrics>,
+) -> Admin {
+    Admin {
+        drain,
+        watch,
+        inflight,
+        pool,
+        metrics: Arc::clone(metrics),
+        upstream: settings.upstream.to_string(),
+        kubelet: Kubelet::default(),
+        restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        drain_token_file: settings.drain_token_file.clone(),
+    }
+}
+
+/// When the data port's connections have to be gone. What goes to another pod needs no server of
+/// ours, and is let go on as long as there is time.
+fn close_by(drained: &DrainWatch, inflight: &Inflight) -> Instant {
+    let soon = Instant::now() + CLOSE_TIME;
+    let timeline = drained.snapshot().timeline.filter(|_| inflight.exchanging() > 0);
+    timeline.map_or(soon, |timeline| soon.max(Instant::from_std(timeline.cut_at)))
+}
+
 const DRIVER: &str = "drain driver";
 const PROBE: &str = "upstream probe";
 const REPORT: &str = "drain report";
 const ANNOUNCER: &str = "announcer";
 const DATA: &str = "data port";
 const ADMIN: &str = "admin port";
-/// Probes, hooks, scrapes and people; anybody in the cluster may connect.
-const ADMIN_CONNECTIONS: usize = 1024;
-const ADMIN_CONNECTIONS_PER_ADDRESS: usize = 32;
-
 /// Waits until the driver has ended; how the server ended, if it did so by itself.
 async fn until_drained(
     group: &mut Group,
@@ -306,74 +328,4 @@ pub async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) 
     advance(Stage::Announce);
     watch.until(|snapshot| snapshot.closes_idle).await;
     advance(Stage::CloseOpen);
-}
-
-/// What `settle` is where it was not set and there are endpoints to leave.
-const SETTLE_IN_KUBERNETES: Duration = Duration::from_secs(2);
-
-fn rules(settings: &Settings, in_kubernetes: bool) -> Rules {
-    let settle = if in_kubernetes { SETTLE_IN_KUBERNETES } else { Duration::ZERO };
-    Rules {
-        timings: Timings {
-            withdraw_timeout: settings.withdraw_timeout,
-            settle: settings.settle.unwrap_or(settle),
-            quiet: settings.quiet,
-            drain_timeout: settings.drain_timeout,
-            stop_reserve: settings.stop_reserve,
-            grace: settings.grace,
-        },
-        has_endpoints: in_kubernetes,
-        response_timeout: settings.response_timeout,
-    }
-}
-
-fn pool_limits(settings: &Settings) -> pool::Limits {
-    pool::Limits {
-        max_connections: settings.max_connections,
-        max_streams: settings.max_streams,
-        acquire_timeout: settings.acquire_timeout,
-        idle_timeout: settings.idle_timeout,
-    }
-}
-
-fn port_limits(settings: &Settings) -> serve::Limits {
-    serve::Limits {
-        max_inbound: settings.max_inbound,
-        max_header_bytes: settings.max_header_bytes,
-        max_headers: settings.max_headers,
-        header_timeout: settings.header_timeout,
-        max_per_address: settings.max_inbound,
-        keep_alive: true,
-    }
-}
-
-/// Any pod of the cluster can reach the admin port, and none of them may keep the kubelet out.
-fn admin_limits(settings: &Settings) -> serve::Limits {
-    serve::Limits {
-        max_inbound: ADMIN_CONNECTIONS,
-        max_per_address: ADMIN_CONNECTIONS_PER_ADDRESS,
-        keep_alive: false,
-        ..port_limits(settings)
-    }
-}
-
-/// Connects to another pod.
-fn dial(address: SocketAddr) -> Connecting {
-    Box::pin(async move {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream) as BoxedIo)
-    })
-}
-
-fn connector(upstream: &Upstream) -> Connector {
-    let (host, port): (Arc<str>, u16) = (upstream.host().into(), upstream.port());
-    Box::new(move || {
-        let host = Arc::clone(&host);
-        Box::pin(async move {
-            let stream = TcpStream::connect((&*host, port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as BoxedIo)
-        })
-    })
 }

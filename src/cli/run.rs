@@ -1,6 +1,9 @@
 //! `ebbtide run`: raw settings from three places, then the sidecar.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::ArgMatches;
 
@@ -54,22 +57,32 @@ pub fn main(matches: &ArgMatches) -> Outcome {
     }
 }
 
-/// A token that cannot be read is found now, and not when a drain is asked for.
+/// What cannot be read is found now, and not when a drain is asked for or a session is opened.
 fn readable(settings: &Settings) -> Result<(), Invalid> {
-    let Some(path) = &settings.drain_token_file else {
-        return Ok(());
-    };
-    let invalid = |expected: String| Invalid {
-        setting: "drain_token_file".into(),
+    let invalid = |setting: &str, path: &Path, expected: String| Invalid {
+        setting: setting.into(),
         value: Some(path.display().to_string()),
         source: None,
         expected,
     };
-    match std::fs::read_to_string(path) {
-        Ok(token) if token.trim().is_empty() => Err(invalid("a file with a token in it".into())),
-        Ok(_) => Ok(()),
-        Err(error) => Err(invalid(format!("a file that can be read ({error})"))),
+    if let Some(path) = &settings.drain_token_file {
+        let expected = match std::fs::read_to_string(path) {
+            Ok(token) if token.trim().is_empty() => Some("a file with a token in it".into()),
+            Ok(_) => None,
+            Err(error) => Some(format!("a file that can be read ({error})")),
+        };
+        if let Some(expected) = expected {
+            return Err(invalid("drain_token_file", path, expected));
+        }
     }
+    if let Some(path) = &settings.session_key_file {
+        app::keys::check(path).map_err(|problem| {
+            let expected = "a file with one or two lines, each of them a key as `openssl rand \
+                            -base64 32` makes it or the word `unsealed`";
+            invalid("session_key_file", path, format!("{expected}; {problem}"))
+        })?;
+    }
+    Ok(())
 }
 
 fn flags(matches: &ArgMatches) -> Raw {

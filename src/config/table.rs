@@ -99,6 +99,14 @@ pub const TABLE: &[Setting] = &[
          ends with its pod; `off`, ids pass unchanged.",
     ),
     setting(
+        "session_key_file",
+        "FILE",
+        None,
+        "File with the key that seals what the session ids of clients carry, the same in every \
+         pod: 32 bytes in base64 (`openssl rand -base64 32`) or the word `unsealed` in each of one \
+         or two lines. The first seals, both open. It is read again when it changes.",
+    ),
+    setting(
         "max_connections",
         "NUMBER",
         Some("100"),

@@ -220,11 +220,9 @@ async fn anew(
     token: &Token,
     text: &str,
 ) -> Result<Answer, Failure> {
-    match exchange.ticket.class() {
-        // What it is an answer to, or tells of, is gone.
-        Class::Message => return Ok(whole(plain(StatusCode::ACCEPTED))),
-        Class::SessionEnd => return Ok(whole(plain(StatusCode::OK))),
-        _ => {}
+    // What it is an answer to, or tells of, is gone.
+    if exchange.ticket.class() == Class::Message {
+        return Ok(whole(plain(StatusCode::ACCEPTED)));
     }
     if exchange.ticket.session().is_none() {
         exchange.ticket.belongs_to(&proxy.sessions.adopt(text, token));
@@ -232,6 +230,10 @@ async fn anew(
     let Some(session) = exchange.ticket.session().cloned() else {
         return Err(Failure::session_over().with_body(request.into_body()));
     };
+    if exchange.ticket.class() == Class::SessionEnd {
+        proxy.sessions.terminate(&session);
+        return Ok(whole(plain(StatusCode::OK)));
+    }
     // As its server would know it, so that `reopen` can tell whether another request was quicker.
     ids::to_server(request.headers_mut(), &session);
     let reopened = {

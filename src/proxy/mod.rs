@@ -209,17 +209,21 @@ fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
 async fn across(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    request: Box<Request<RequestBody>>,
+    mut request: Box<Request<RequestBody>>,
     context: &Context,
     elsewhere: Option<Box<Token>>,
 ) -> Result<Answer, Failure> {
     let text = ids::only(request.headers()).and_then(|text| text.to_str().ok()).map(str::to_owned);
     let text = text.unwrap_or_default();
-    match elsewhere.or_else(|| Token::parse(&text).map(Box::new)) {
-        Some(token) => across::forward(proxy, exchange, request, context, &token, &text).await,
-        // A session that can move is named by a token.
-        None => forward::forward(proxy, exchange, request, context).await,
+    let token = elsewhere.or_else(|| proxy.sessions.token(&text).map(Box::new));
+    if let Some(token) = token {
+        return across::forward(proxy, exchange, request, context, &token, &text).await;
     }
+    // The key of its token is gone by now: nobody else can take it.
+    if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
+        return Err(failure.with_body(request.into_body()));
+    }
+    forward::forward(proxy, exchange, request, context).await
 }
 
 /// Whether the exchange belongs to a session whose client has to come back to this pod: no other

@@ -143,7 +143,7 @@ pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Rec
             proxy.sessions.answered(session, response.status());
         }
         if exchange.ticket.class() == Class::SessionEnd && response.status().is_success() {
-            proxy.sessions.end(session);
+            proxy.sessions.terminate(session);
         }
         ids::to_client(response.headers_mut(), session);
     }

@@ -76,8 +76,9 @@ pub async fn once_more(
     unknown: Answer,
     request: Option<Box<Request<RequestBody>>>,
 ) -> Result<Answer, Failure> {
-    let Some(session) = exchange.ticket.session().cloned() else { return Ok(unknown) };
-    let Some(token) = Token::parse(session.text()) else { return Ok(unknown) };
+    let session = exchange.ticket.session().filter(|session| session.is_movable()).cloned();
+    let Some(session) = session else { return Ok(unknown) };
+    let Some(token) = proxy.sessions.token(session.text()) else { return Ok(unknown) };
     let Some(request) = request else { return Err(Failure::too_large_to_move()) };
     let reopened = {
         let mut reopening = Box::pin(reopen(proxy, &session, &token, &request));

@@ -3,8 +3,10 @@
 //!
 //! Never lets an id out in clear, into a log or an answer that is not the client's own.
 
+mod endpoint;
 pub mod heir;
 pub mod ids;
+pub mod keys;
 pub mod peers;
 pub mod place;
 mod session;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 pub use self::session::{Call, Session};
 use self::{
     ids::Opening,
+    keys::Keys,
     session::{All, New},
     token::{MAX_TOKEN, Token},
 };
@@ -53,6 +56,7 @@ struct Shared {
     roaming: Roaming,
     /// Our pod's UID; empty where there is none.
     pod: Box<str>,
+    keys: Mutex<Keys>,
     table: Mutex<Table>,
     /// How many there are, so that a request looks for one only where it may find it.
     endpoints: AtomicUsize,
@@ -87,6 +91,7 @@ impl Sessions {
         Self(Arc::new(Shared {
             roaming,
             pod: pod.into(),
+            keys: Mutex::default(),
             table: Mutex::default(),
             endpoints: AtomicUsize::new(0),
             all: Arc::default(),
@@ -102,6 +107,17 @@ impl Sessions {
     #[must_use]
     pub fn pod(&self) -> &str {
         &self.0.pod
+    }
+
+    /// How tokens are spelled from now on.
+    pub fn set_keys(&self, keys: Keys) {
+        *lock(&self.0.keys) = keys;
+    }
+
+    /// The token that a client has sent; `None` where it is none of ours.
+    #[must_use]
+    pub fn token(&self, text: &str) -> Option<Token> {
+        if self.0.roaming == Roaming::Off { None } else { Token::parse(text, &lock(&self.0.keys)) }
     }
 
     /// The session that a request belongs to: by its header, or since it is `POSTed` where an open
@@ -130,8 +146,7 @@ impl Sessions {
             session.used();
             return Found::Here(Arc::clone(session));
         }
-        let token = if self.0.roaming == Roaming::Off { None } else { Token::parse(text) };
-        match token {
+        match self.token(text) {
             Some(token) if token.pod() != self.pod() => Found::Elsewhere(Box::new(token)),
             Some(token) => Found::Here(self.keep(&self.of_token(text, &token, false))),
             None => {
@@ -183,7 +198,7 @@ impl Sessions {
             let new = New { text: &id, id: Some(&id), movable: false, lost: false };
             return Some(self.keep(&new));
         };
-        let text = token.text();
+        let text = token.text(&lock(&self.0.keys));
         let session = self.keep(&self.of_token(&text, &token, false));
         ids::as_named(answer, &session);
         Some(session)
@@ -192,7 +207,9 @@ impl Sessions {
     /// Learns from the head of an answer that the request's session is over (404; some servers
     /// answer 400), where it cannot be opened anew.
     pub fn answered(&self, session: &Arc<Session>, status: StatusCode) {
-        if status == StatusCode::NOT_FOUND {
+        if session.is_terminated() {
+            // It stays known as that.
+        } else if status == StatusCode::NOT_FOUND {
             self.end(session);
         } else if status == StatusCode::BAD_REQUEST {
             // Where others use the session, it may be about this request alone.
@@ -207,7 +224,7 @@ impl Sessions {
     /// that of the stream itself.
     #[must_use]
     pub fn open_endpoint(&self, path: &str, endpoint: &str) -> Option<Arc<Session>> {
-        let target = resolve(path, endpoint)?;
+        let target = endpoint::resolve(path, endpoint)?;
         let new = New { text: &target, id: None, movable: false, lost: false };
         let session = Arc::new(Session::new(&new, &self.0.all));
         let mut table = self.table();
@@ -215,6 +232,11 @@ impl Sessions {
         table.by_endpoint.insert(Arc::clone(session.name()), Arc::clone(&session));
         self.0.endpoints.store(table.by_endpoint.len(), Ordering::Relaxed);
         Some(session)
+    }
+
+    /// The client has ended the session. It stays known, so that it is not opened anew.
+    pub fn terminate(&self, session: &Arc<Session>) {
+        session.terminate();
     }
 
     /// The session is over: nothing of it awaits anything.
@@ -261,7 +283,8 @@ impl Sessions {
     #[must_use]
     pub fn len(&self) -> usize {
         let table = self.table();
-        table.by_text.len() + table.by_endpoint.len()
+        let live = table.by_text.values().filter(|session| !session.is_terminated()).count();
+        live + table.by_endpoint.len()
     }
 
     #[must_use]
@@ -323,16 +346,6 @@ fn has_room(sessions: &mut HashMap<Arc<str>, Arc<Session>>, all: &All) -> bool {
 /// only the table gives it to one more.
 fn is_in_use(session: &Arc<Session>) -> bool {
     Arc::strong_count(session) > 1
-}
-
-/// The path and query of an `endpoint` event: a URL, an absolute path, or one relative to the
-/// stream's own (HTTP+SSE 2024-11-05).
-fn resolve(path: &str, endpoint: &str) -> Option<String> {
-    let is_whole = endpoint.starts_with('/') || endpoint.contains("://");
-    let folder = path.rfind('/').map_or("/", |at| &path[..=at]);
-    let text = if is_whole { endpoint.to_owned() } else { format!("{folder}{endpoint}") };
-    let target: Uri = text.parse().ok()?;
-    target.path_and_query().map(ToString::to_string)
 }
 
 /// Held for a few lines, never across an await; nothing panics while holding it.
@@ -469,14 +482,6 @@ mod tests {
         assert!(by_target(&sessions, "/messages?id=2").is_none());
         sessions.end(&opened);
         assert!(by_target(&sessions, "/messages?id=1").is_none());
-        for (path, endpoint, expected) in [
-            ("/a/sse", "/m", Some("/m")),
-            ("/a/sse", "m?x=1", Some("/a/m?x=1")),
-            ("/a/sse", "http://h:1/m?x", Some("/m?x")),
-            ("/sse", "a b", None),
-        ] {
-            assert_eq!(resolve(path, endpoint).as_deref(), expected, "{endpoint}");
-        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -527,7 +532,7 @@ mod tests {
         let sessions = of_pod("u-1");
         let answer = opened(&sessions, &["abc"]);
         let text = ids(&answer)[0];
-        let token = Token::parse(text).unwrap();
+        let token = Token::parse(text, &Keys::default()).unwrap();
         assert_eq!((token.pod(), token.id(), token.version()), ("u-1", "abc", "2025-06-18"));
         assert_eq!(token.params(), Some("{}"));
         // Its next request, and what the server says to that; also once all is forgotten.

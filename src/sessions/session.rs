@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -73,7 +73,9 @@ pub struct Session {
     text: Arc<str>,
     endpoint: bool,
     /// Whether it can be opened anew, here or in another pod.
-    movable: bool,
+    movable: AtomicBool,
+    /// Whether its client has ended it.
+    terminated: AtomicBool,
     /// Exchanges in flight that have an end.
     finite: AtomicUsize,
     state: Mutex<State>,
@@ -116,7 +118,8 @@ impl Session {
         Self {
             text: new.text.into(),
             endpoint: new.id.is_none(),
-            movable: new.movable,
+            movable: AtomicBool::new(new.movable),
+            terminated: AtomicBool::new(false),
             finite: AtomicUsize::new(0),
             state: Mutex::new(state),
             opening: tokio::sync::Mutex::default(),
@@ -143,7 +146,18 @@ impl Session {
     /// Whether it can be opened anew, here or in another pod.
     #[must_use]
     pub fn is_movable(&self) -> bool {
-        self.movable
+        self.movable.load(Ordering::Relaxed)
+    }
+
+    /// Its client has ended it: nobody opens it anew.
+    pub(super) fn terminate(&self) {
+        self.movable.store(false, Ordering::Relaxed);
+        self.terminated.store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    pub(super) fn is_terminated(&self) -> bool {
+        self.terminated.load(Ordering::Relaxed)
     }
 
     /// Whether the server has to open it before it serves it.

@@ -13,6 +13,7 @@ mod drain;
 mod h2c;
 mod http;
 mod inject;
+mod keys;
 mod knowledge;
 mod rehearse;
 mod rollout;

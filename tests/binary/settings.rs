@@ -16,6 +16,10 @@ fn a_bad_setting_ends_with_64_and_says_what_was_expected() {
     let file = folder.join("bad.yaml");
     std::fs::write(&file, "setle: 5s\n").unwrap();
     let file = file.to_str().unwrap();
+    let key = folder.join("key");
+    // 32 bytes, and 16.
+    std::fs::write(&key, format!("{}AA=\n{}AA==\n", "A".repeat(41), "A".repeat(20))).unwrap();
+    let key = key.to_str().unwrap();
     let upstream = ["run", "--upstream", "http://127.0.0.1:1"];
     for (more, parts) in [
         (&["--settle", "5x"][..], &["settle", "5x", "500ms"][..]),
@@ -25,6 +29,11 @@ fn a_bad_setting_ends_with_64_and_says_what_was_expected() {
         (&["--config", "/does/not/exist"], &["config", "/does/not/exist"]),
         (&["--no-such-flag", "1"], &["--no-such-flag"]),
         (&["--drain-token-file", "/not/there"], &["drain_token_file", "/not/there"]),
+        (&["--session-key-file", "/not/there"], &["session_key_file", "/not/there", "read"]),
+        (
+            &["--session-key-file", key],
+            &["session_key_file", key, "line 2", "but of 16", "openssl"],
+        ),
         (&["--admin", "0.0.0.0:7070"], &["admin", "listen", "7070"]),
     ] {
         let (code, text) = failed(&[&upstream[..], more].concat());

@@ -9,7 +9,7 @@ use std::{
 use ebbtide::{
     config::value::Roaming,
     drain::{Phase, handle::Event},
-    sessions::token::Token,
+    sessions::{keys::Keys, token::Token},
     telemetry::metrics::Move,
 };
 use tokio::{
@@ -20,14 +20,14 @@ use tokio::{
 use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
 
 const VERSION: &str = "2025-06-18";
-const PARAMS: &str =
+pub const PARAMS: &str =
     r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
 const NOT_FOUND: &str = r#"404 Not Found|{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#;
 const BAD_REQUEST: &str = r#"400 Bad Request|{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#;
 
 /// A legacy server.
 #[derive(Clone)]
-struct Server(Arc<Shared>);
+pub struct Server(Arc<Shared>);
 
 struct Shared {
     name: &'static str,
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl Server {
-    fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         let state = State {
             opened: 0,
             open: HashSet::new(),
@@ -70,7 +70,12 @@ impl Server {
         self.state(|state| state.open.clear());
     }
 
-    fn asked(&self) -> Vec<String> {
+    /// Lets a call of the tool `slow` go on.
+    pub fn goes_on(&self) {
+        self.0.goes_on.notify_one();
+    }
+
+    pub fn asked(&self) -> Vec<String> {
         self.state(|state| std::mem::take(&mut state.asked))
     }
 
@@ -154,12 +159,12 @@ async fn open(world: &World) -> String {
     let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
     let answer = world.asked(&post(&request, "")).await.message().await;
     let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
-    assert_eq!(Token::parse(id).unwrap().params(), Some(PARAMS));
+    assert_eq!(Token::parse(id, &Keys::default()).unwrap().params(), Some(PARAMS));
     format!("Mcp-Session-Id: {id}\r\n")
 }
 
 /// Calls a tool in it; the server's word for the session that answered.
-async fn calls(world: &World, session: &str) -> String {
+pub async fn calls(world: &World, session: &str) -> String {
     let answer = world.asked(&call("1", session)).await.message().await;
     let result = body(&answer).split(r#""result":""#).nth(1);
     result.and_then(|rest| rest.split('"').next()).unwrap_or(&answer).to_owned()
@@ -187,6 +192,11 @@ async fn every_pod_serves_a_session_by_the_pod_that_has_it() {
     let delete = format!("DELETE /mcp HTTP/1.1\r\nHost: a\r\n{session}\r\n");
     assert!(b.asked(&delete).await.message().await.contains("200 OK"));
     assert!(server.state(|state| state.open.is_empty()));
+    // Who has ended a session does not get it back.
+    for world in [&b, &a, &b, &a] {
+        assert!(calls(world, &session).await.starts_with("HTTP/1.1 404"));
+    }
+    assert_eq!(server.state(|state| state.opened), 1);
     assert_eq!(other.asked(), [""; 0]);
 }
 
@@ -257,7 +267,7 @@ async fn who_initialises_in_a_session_gets_a_token_for_the_next() {
     let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
     let answer = world.asked(&post(&request, &session)).await.message().await;
     let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
-    assert_eq!(Token::parse(id).unwrap().id(), "a-2");
+    assert_eq!(Token::parse(id, &Keys::default()).unwrap().id(), "a-2");
     assert_eq!(calls(&world, &format!("Mcp-Session-Id: {id}\r\n")).await, "a-2");
 }
 
@@ -298,7 +308,7 @@ async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
         assert_eq!(calls(world, &idle).await, "b-1");
     }
     assert_eq!(calls(&b, &busy).await, "a-2");
-    server.0.goes_on.notify_one();
+    server.goes_on();
     assert!(running.message().await.contains("a-2"));
     let report = a.report().await;
     assert_eq!(report.cut, 0);
@@ -380,7 +390,7 @@ async fn no_request_goes_in_a_circle() {
     pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
     let session = open(&a).await;
     // Of a pod that is not there any more.
-    let token = Token::new("c", "x", VERSION, Some(PARAMS)).unwrap().text();
+    let token = Token::new("c", "x", VERSION, Some(PARAMS)).unwrap().text(&Keys::default());
     let other = format!("Mcp-Session-Id: {token}\r\n");
     for mark in ["owner", "heir", "elsewhere", ""] {
         let marked = format!("{other}ebbtide-peer: {mark}\r\n");

@@ -29,6 +29,7 @@ use ebbtide::{
     serve::{self, Accept, BoxedIo, Port, Stage},
     sessions::{
         Sessions,
+        keys::Keys,
         peers::{Peer, Peers},
     },
     tasks::Group,
@@ -59,6 +60,8 @@ pub struct Settings {
     /// Longest that a lone hook waits.
     pub restart_wait: Duration,
     pub roaming: Roaming,
+    /// What `session_key_file` holds.
+    pub keys: &'static str,
     /// Our UID, and the pods that there are.
     pub pod: (&'static str, Pods),
 }
@@ -87,8 +90,17 @@ impl Default for Settings {
             refuse_with: Refusal::JsonRpc,
             restart_wait: seconds(30.0),
             roaming: Roaming::Reopen,
+            keys: "unsealed",
             pod: ("", Pods::default()),
         }
+    }
+}
+
+impl Settings {
+    fn sessions(&self) -> Sessions {
+        let sessions = Sessions::new(self.roaming, self.pod.0);
+        sessions.set_keys(Keys::parse(self.keys).unwrap());
+        sessions
     }
 }
 
@@ -158,6 +170,7 @@ impl Pods {
 pub struct World {
     pub drain: DrainHandle,
     pub watch: DrainWatch,
+    pub sessions: Sessions,
     data: mpsc::UnboundedSender<DuplexStream>,
     admin: mpsc::UnboundedSender<DuplexStream>,
     servers: mpsc::UnboundedReceiver<DuplexStream>,
@@ -172,8 +185,8 @@ impl World {
     /// Starts it and waits until it serves.
     pub async fn start(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new());
+        let sessions = settings.sessions();
         let (pod, pods) = settings.pod;
-        let sessions = Sessions::new(settings.roaming, pod);
         let inflight = Inflight::new(Arc::clone(&metrics), sessions.clone());
         let connections = Arc::new(Connections::default());
         let (driver, drain, watch) = Driver::new(
@@ -205,7 +218,7 @@ impl World {
             pool,
             inflight: inflight.clone(),
             drain: drain_watch,
-            sessions,
+            sessions: sessions.clone(),
             peers: Arc::new(pods.pools(settings.pool, &metrics)),
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
@@ -258,8 +271,9 @@ impl World {
         tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone()));
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
+        let stages = [stage, admin_stage];
         let world =
-            Self { drain, watch, data, admin, servers, up, _stages: [stage, admin_stage], tasks };
+            Self { drain, watch, sessions, data, admin, servers, up, _stages: stages, tasks };
         world.drain.tell(Event::UpstreamAnswered).await;
         world.reached(Phase::Serving).await;
         world

@@ -15,6 +15,7 @@ mod knowledge;
 mod messages;
 mod pending;
 mod pressure;
+mod sealed;
 mod seeds;
 mod streams;
 mod timeline;

@@ -54,8 +54,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "ebbtide.settings" -}}
 upstream:URL listen:ADDRESS admin:ADDRESS drain_timeout:DURATION withdraw_timeout:DURATION
 settle:DURATION quiet:DURATION stop_reserve:DURATION grace:DURATION refuse_with:ANSWER
-sessions:REACH max_connections:NUMBER max_streams:NUMBER acquire_timeout:DURATION idle_timeout:DURATION
-response_timeout:DURATION max_inbound:NUMBER max_header_bytes:BYTES max_headers:NUMBER
+sessions:REACH session_key_file:FILE max_connections:NUMBER max_streams:NUMBER
+acquire_timeout:DURATION idle_timeout:DURATION response_timeout:DURATION max_inbound:NUMBER max_header_bytes:BYTES max_headers:NUMBER
 header_timeout:DURATION drain_token_file:FILE log_level:LEVEL log_format:FORMAT
 {{- end -}}
 

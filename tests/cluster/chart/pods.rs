@@ -100,6 +100,7 @@ pub fn pods() -> Vec<Value> {
             ("max_inbound", "1000000"),
             ("settle", "0"),
             ("drain_token_file", "/token"),
+            ("session_key_file", "/keys"),
             ("log_format", "text"),
         ]),
     ]
