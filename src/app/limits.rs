@@ -39,6 +39,7 @@ pub fn pool_limits(settings: &Settings) -> pool::Limits {
         max_streams: settings.max_streams,
         acquire_timeout: settings.acquire_timeout,
         idle_timeout: settings.idle_timeout,
+        tries_again: true,
     }
 }
 

@@ -131,7 +131,7 @@ pub async fn run(
     );
     let pool =
         Pool::new(dial::server(&settings.upstream), limits::pool_limits(&settings), &metrics.pool);
-    let (seen, peers) = watch::channel(Arc::default());
+    let (seen, peers) = watch::channel(None);
     let pools = Arc::new(PeerPools::new(
         Box::new(dial::pod),
         limits::pool_limits(&settings),
@@ -183,6 +183,9 @@ pub async fn run(
     let cluster = in_kubernetes.then(cluster::join).flatten();
     let teller = cluster.as_ref().map(Cluster::teller);
     let (tells, mut told) = oneshot::channel();
+    if cluster.is_none() {
+        seen.send_replace(Some(Arc::default()));
+    }
     if let Some(cluster) = cluster {
         let peers = (settings.sessions != Roaming::Off)
             .then(|| Watched { port: settings.listen.port(), seen });

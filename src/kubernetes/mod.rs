@@ -31,7 +31,8 @@ use crate::{drain::knowledge::Fact, sessions::peers::Peers};
 pub struct Watched {
     /// The data port's number.
     pub port: u16,
-    pub seen: watch::Sender<Arc<Peers>>,
+    /// `None` until somebody can tell.
+    pub seen: watch::Sender<Option<Arc<Peers>>>,
 }
 
 /// Longest that connecting to the API server may take.

@@ -53,8 +53,8 @@ pub fn facts(
                         steady |= seen.complete;
                         let lists_again = services.as_mut().is_some_and(|s| s.take(&event));
                         seen.take(event);
-                        if let (Some(services), Some(peers), true) =
-                            (&services, &peers, seen.complete)
+                        if let (Some(services), Some(peers), true, false) =
+                            (&services, &peers, seen.complete, lists_again)
                         {
                             tell(services, peers);
                         }
@@ -83,6 +83,14 @@ pub fn facts(
                     yield Fact::Endpoints(now);
                 }
             }
+            if let Some(peers) = &peers {
+                // Nobody waits for what may never come.
+                peers.seen.send_if_modified(|seen| {
+                    let is_news = seen.is_none();
+                    seen.get_or_insert_default();
+                    is_news
+                });
+            }
             yield Fact::Endpoints(None);
             sleep(backoff.next()).await;
         }
@@ -93,9 +101,9 @@ pub fn facts(
 fn tell(services: &Services, watched: &Watched) {
     let peers = services.peers();
     watched.seen.send_if_modified(|seen| {
-        let is_news = **seen != peers;
+        let is_news = seen.as_deref() != Some(&peers);
         if is_news {
-            *seen = Arc::new(peers);
+            *seen = Some(Arc::new(peers));
         }
         is_news
     });

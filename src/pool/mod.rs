@@ -67,6 +67,8 @@ pub struct Limits {
     pub max_streams: usize,
     pub acquire_timeout: Duration,
     pub idle_timeout: Duration,
+    /// Whether an upstream that refuses is tried again until `acquire_timeout`: it may restart.
+    pub tries_again: bool,
 }
 
 /// Which bound a use counts against. Streams have one of their own, else ten open GETs would

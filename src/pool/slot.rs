@@ -76,7 +76,7 @@ impl<B: Outgoing> Slot<B> {
                 Ok(Err(cause)) => cause,
                 Err(_) => io::ErrorKind::TimedOut.into(),
             };
-            if Instant::now() + pause >= deadline {
+            if !self.pool.limits.tries_again || Instant::now() + pause >= deadline {
                 self.pool.tally.unreachable();
                 return Err(AcquireError::Unreachable { cause, waited: began.elapsed() });
             }

@@ -44,6 +44,7 @@ fn limits(max_connections: usize) -> Limits {
         max_streams: 2,
         acquire_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(4),
+        tries_again: true,
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     received::{Answer, pass},
     reopen::{self, NotReopened},
     request_body::RequestBody,
-    send::{Sent, first_budget, send},
+    send::{Sent, budget, send},
 };
 use crate::{
     config::value::Roaming,
@@ -26,7 +26,7 @@ use crate::{
     pool::AcquireError,
     serve::Context,
     sessions::{
-        ids,
+        Session, ids,
         peers::Peer,
         place::{Asked, Place, Sender, Standing, place},
         token::Token,
@@ -51,8 +51,10 @@ enum Next {
 /// What became of a request that was sent to a peer.
 enum Went {
     Answered(Answer),
-    /// The peer has not got the session, or cannot be reached.
+    /// The peer cannot be reached.
     Back(Box<Request<RequestBody>>),
+    /// The peer has not got the session.
+    Refused(Box<Request<RequestBody>>),
 }
 
 pub async fn forward(
@@ -68,16 +70,21 @@ pub async fn forward(
     }
     let sender = sender(request.headers());
     headers::to_upstream(&mut request, &context.forwarded_for);
+    proxy.peers.until_known().await;
     // Asked and in vain.
-    let mut refused = 0;
+    let mut refused = usize::from(proxy.peers.was_refused(text));
     loop {
-        let standing = standing(proxy, exchange);
+        let standing = standing(proxy, exchange, text);
         let ends = proxy.drain.phase() >= Phase::Draining;
         let asked = Asked { token, text, sender, standing, refused: refused > 0, ends };
         let next = match next(proxy, &asked) {
-            // The one that was to open it cannot be reached, either.
+            // Who was to have it cannot be reached: it stays as long as it can.
+            Next::There { .. } if refused > 0 && standing == Standing::Leaves => Next::Here,
             Next::There { .. } if refused > 1 && !ends => Next::Anew,
-            Next::There { .. } if refused > 1 => Next::Over,
+            Next::There { .. } | Next::Over if refused > 1 => {
+                let failure = Failure::draining(proxy.drain.phase(), false);
+                return Err(failure.with_body(request.into_body()));
+            }
             next => next,
         };
         match next {
@@ -93,6 +100,10 @@ pub async fn forward(
                 match there(proxy, exchange, request, (&uid, peer), sender).await? {
                     Went::Answered(answer) => return Ok(answer),
                     Went::Back(back) => (request, refused) = (back, refused + 1),
+                    Went::Refused(back) => {
+                        proxy.peers.refused(text);
+                        (request, refused) = (back, refused + 1);
+                    }
                 }
             }
             Next::NotHere => {
@@ -125,18 +136,33 @@ fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
     }
 }
 
-fn standing(proxy: &Proxy, exchange: &Exchange) -> Standing {
+fn standing(proxy: &Proxy, exchange: &Exchange, text: &str) -> Standing {
     let Some(session) = exchange.ticket.session() else { return Standing::Stranger };
-    let leaves = || proxy.drain.phase() >= Phase::Draining && is_idle_beside(exchange);
-    if session.is_given() {
-        Standing::Leaves
-    } else if session.is_lost() {
-        Standing::Lost
-    } else if session.is_movable() && leaves() {
-        Standing::Leaves
-    } else {
-        Standing::Lives
+    if session.is_lost() {
+        return Standing::Lost;
     }
+    if !session.is_movable() {
+        return Standing::Lives;
+    }
+    let drains = proxy.drain.phase() >= Phase::Draining;
+    let leaves = if is_idle_beside(exchange) {
+        drains || has_another_heir(proxy, session, text)
+    } else {
+        // What belongs to a call in flight stays with it. A client that always has one begins its
+        // next elsewhere.
+        let is_late = drains && proxy.drain.snapshot().last_call;
+        exchange.ticket.class() == Class::Call && (session.is_given() || is_late)
+    };
+    if leaves { Standing::Leaves } else { Standing::Lives }
+}
+
+/// Whether the session was opened anew here, and another pod has come since that is to have it: all
+/// other pods send its requests there.
+fn has_another_heir(proxy: &Proxy, session: &Session, text: &str) -> bool {
+    let ours = proxy.sessions.pod();
+    let peers = proxy.peers.known();
+    let is_ready = || peers.get(ours).is_some_and(Peer::is_ready);
+    session.is_adopted() && is_ready() && peers.heir(text, None) != Some(ours)
 }
 
 /// Who has sent a request; anybody may say so of himself, since it leads nowhere further.
@@ -159,10 +185,9 @@ async fn there(
     let (mark, to) = if sender == Sender::ToOwner { (OWNER, "owner") } else { (HEIR, "heir") };
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
-    // What is given away is not awaited here, whatever becomes of its client.
     let gives = exchange.ticket.session().filter(|session| session.give(true)).cloned();
     let pool = proxy.peers.pool(uid, peer);
-    let budget = first_budget(exchange.ticket.class());
+    let budget = budget(exchange.ticket.class());
     let acquired = pin!(async {
         let mut slot = pool.acquire(budget).await?;
         // One that ends may close an idle connection at any time.
@@ -173,6 +198,10 @@ async fn there(
     let went = match unless_ended(&exchange.ticket, acquired).await {
         Ok(Ok((slot, connection))) => {
             exchange.ticket.delivers();
+            if exchange.ticket.session().is_some() {
+                // What is given away is not awaited here, whatever becomes of its client.
+                exchange.ticket.settled();
+            }
             let sent = send(exchange, slot, connection, request, true).await?;
             answered(proxy, exchange, sent).await?
         }
@@ -190,10 +219,10 @@ async fn there(
                 proxy.metrics.moved(Move::HandedOver);
             }
         }
-        (Went::Back(_), Some(session)) => {
+        (Went::Back(_) | Went::Refused(_), Some(session)) => {
             session.give(false);
         }
-        (Went::Back(_), None) => {}
+        (Went::Back(_) | Went::Refused(_), None) => {}
     }
     Ok(went)
 }
@@ -203,13 +232,15 @@ async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Res
     let is_elsewhere = response.status() == StatusCode::MISDIRECTED_REQUEST
         && response.headers().get(PEER) == Some(&ELSEWHERE);
     if !is_elsewhere {
+        // What is not needed any more is not held as long as the answer takes.
+        drop(sent.connection.take_sent());
         return Ok(Went::Answered(pass(proxy, exchange, sent).await?));
     }
     exchange.ticket.settled();
     let request = sent.connection.take_sent().and_then(reopen::again);
     // Its answer has no body.
     sent.slot.release(sent.connection);
-    request.map(Went::Back).ok_or_else(Failure::too_large_to_move)
+    request.map(Went::Refused).ok_or_else(Failure::too_large_to_move)
 }
 
 /// To our own server, once it has opened the session anew.

@@ -41,8 +41,9 @@ pub async fn to_server(
         return pass(proxy, exchange, sent).await;
     }
     request.headers_mut().remove(PEER);
-    let keeps = exchange.ticket.session().is_some_and(|session| session.is_movable());
-    if !keeps {
+    let movable = exchange.ticket.session().is_some_and(|session| session.is_movable());
+    // Nobody opens a session to end it.
+    if !movable || exchange.ticket.class() == Class::SessionEnd {
         in_session(exchange, &mut request);
         let sent = reach(proxy, exchange, request, false).await?;
         return pass(proxy, exchange, sent).await;

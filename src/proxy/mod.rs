@@ -201,7 +201,8 @@ async fn admit(
 /// Whether it has to be found out where the session of the exchange is.
 fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
     let may_leave = |session: &Arc<Session>| {
-        session.is_movable() && (phase >= Phase::Draining || session.is_lost())
+        session.is_movable()
+            && (phase >= Phase::Draining || session.is_adopted() || session.is_lost())
     };
     elsewhere || exchange.ticket.session().is_some_and(may_leave)
 }

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep, timeout},
 };
 
 use super::request_body::RequestBody;
@@ -39,6 +39,12 @@ const MAX_CALLS: usize = 1024;
 /// Longest head of an answer to the first request, in bytes.
 const MAX_HELLO: usize = 1024;
 
+/// Longest wait for the first list of pods.
+const FIRST_LIST: Duration = Duration::from_secs(3);
+/// How long an owner that gave a session away is not asked again.
+const REFUSED_AGE: Duration = Duration::from_mins(1);
+const MAX_REFUSED: usize = 1024;
+
 /// Opens a connection to an address.
 pub type Dial = Box<dyn Fn(SocketAddr) -> Connecting + Send + Sync>;
 
@@ -46,10 +52,12 @@ pub type Dial = Box<dyn Fn(SocketAddr) -> Connecting + Send + Sync>;
 pub struct PeerPools {
     dial: Arc<Dial>,
     limits: pool::Limits,
-    known: watch::Receiver<Arc<Peers>>,
+    known: watch::Receiver<Option<Arc<Peers>>>,
     metrics: Arc<Metrics>,
     /// By UID.
     pools: Mutex<HashMap<Box<str>, PeerPool>>,
+    /// The sessions that were given away, and when their owners said so.
+    refused: Mutex<HashMap<Box<str>, Instant>>,
 }
 
 struct PeerPool {
@@ -58,28 +66,62 @@ struct PeerPool {
 }
 
 impl PeerPools {
-    /// `known`: the pods behind our Services, our own among them. `limits`: those of the pool of
+    /// `known`: the pods behind our Services, our own among them; `None` until somebody can tell.
+    /// `limits`: those of the pool of
     /// connections to our own server.
     #[must_use]
     pub fn new(
         dial: Dial,
         limits: pool::Limits,
-        known: watch::Receiver<Arc<Peers>>,
+        known: watch::Receiver<Option<Arc<Peers>>>,
         metrics: &Arc<Metrics>,
     ) -> Self {
         let limits = pool::Limits {
             max_connections: MAX_CALLS,
             acquire_timeout: limits.acquire_timeout.min(REACH_TIMEOUT),
+            tries_again: false,
             ..limits
         };
         let metrics = Arc::clone(metrics);
-        Self { dial: Arc::new(dial), limits, known, metrics, pools: Mutex::default() }
+        Self {
+            dial: Arc::new(dial),
+            limits,
+            known,
+            metrics,
+            pools: Mutex::default(),
+            refused: Mutex::default(),
+        }
     }
 
     /// The pods that are known now.
     #[must_use]
     pub fn known(&self) -> Arc<Peers> {
-        Arc::clone(&self.known.borrow())
+        self.known.borrow().clone().unwrap_or_default()
+    }
+
+    /// Waits, not for long, until somebody can tell which pods there are: to a pod that has just
+    /// started every session seems to be gone.
+    pub async fn until_known(&self) {
+        let mut known = self.known.clone();
+        drop(timeout(FIRST_LIST, known.wait_for(Option::is_some)).await);
+    }
+
+    /// Whether the owner of a session has said lately that it gave it away.
+    #[must_use]
+    pub fn was_refused(&self, text: &str) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(text).is_some_and(|at| at.elapsed() < REFUSED_AGE)
+    }
+
+    /// The owner of a session has given it away: it need not be asked again.
+    pub fn refused(&self, text: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MAX_REFUSED {
+            refused.retain(|_, at| at.elapsed() < REFUSED_AGE);
+        }
+        if refused.len() < MAX_REFUSED {
+            refused.insert(text.into(), Instant::now());
+        }
     }
 
     /// The connections to one of them.

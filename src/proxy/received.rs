@@ -182,10 +182,8 @@ pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Rec
         Events::Open { position: Position::default(), framed: connection.is_framed() }
     };
     let open = matches!(events, Events::Open { .. }) && head.status.is_success();
-    // What another pod says is watched there.
     let elsewhere = exchange.session && exchange.ticket.session().is_none();
-    let watches = open && !(elsewhere && class.is_stream());
-    let watch = watches.then(|| Watch::of(&exchange.ticket, &proxy.sessions)).flatten();
+    let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions, elsewhere)).flatten();
     let streamed = Box::new(Streamed::new(slot, connection, events, watch));
     Ok(Received { head, streamed, media })
 }

@@ -32,7 +32,9 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 /// What is sent is not what these speak of.
-const OF_THE_REQUEST: [HeaderName; 9] = [
+const OF_THE_REQUEST: [HeaderName; 10] = [
+    // The answer is read here.
+    header::ACCEPT_ENCODING,
     PEER,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -55,15 +57,35 @@ pub enum NotReopened {
     Failed(Failure),
 }
 
-/// Whether the server says with this answer that it does not know the session: 404, or 400 with a
-/// word about it (server-everything, the TypeScript SDK's examples).
+/// What servers say with 400 to a session that they do not know (server-everything, the SDKs of
+/// TypeScript and others).
+const UNKNOWN: [&str; 6] = [
+    "no valid session",
+    "session id",
+    "session not found",
+    "invalid session",
+    "unknown session",
+    "server not initialized",
+];
+
+/// Whether the server says with this answer that it does not know the session: 404 without a word
+/// or with one about it, or 400 with such. Anything else may be about the request, on which the
+/// server may have acted.
 pub fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
-    let says = |word: &str| {
-        body.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
-    };
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        error: Message,
+    }
+    #[derive(serde::Deserialize)]
+    struct Message {
+        message: String,
+    }
+    let refusal = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.error.message);
+    let text = refusal.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+    let text = text.to_ascii_lowercase();
     match status {
-        StatusCode::NOT_FOUND => true,
-        StatusCode::BAD_REQUEST => says("session") || says("not initialized"),
+        StatusCode::NOT_FOUND => text.trim().is_empty() || text.contains("session"),
+        StatusCode::BAD_REQUEST => UNKNOWN.iter().any(|phrase| text.contains(phrase)),
         _ => false,
     }
 }
@@ -131,7 +153,9 @@ pub async fn reopen(
         }
         Err(NotReopened::Refused) => {
             proxy.metrics.moved(Move::Refused);
-            proxy.sessions.end(session);
+            if session.is_lost() {
+                proxy.sessions.end(session);
+            }
         }
         Err(NotReopened::Failed(_)) => *turn = Some(Instant::now()),
     }

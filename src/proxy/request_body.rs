@@ -27,8 +27,8 @@ const KEPT: usize = 64 * 1024;
 /// What was sent, so that it can be sent again.
 #[derive(Default)]
 struct Kept {
-    parts: Vec<Bytes>,
-    bytes: usize,
+    /// Copied, so that no read buffer lives on in it.
+    bytes: Vec<u8>,
     /// It was too much, or no plain bytes.
     lost: bool,
 }
@@ -36,9 +36,8 @@ struct Kept {
 impl Kept {
     fn note(&mut self, frame: &Frame<Bytes>) {
         match frame.data_ref() {
-            Some(data) if !self.lost && self.bytes + data.len() <= KEPT => {
-                self.bytes += data.len();
-                self.parts.push(data.clone());
+            Some(data) if !self.lost && self.bytes.len() + data.len() <= KEPT => {
+                self.bytes.extend_from_slice(data);
             }
             _ => *self = Self { lost: true, ..Self::default() },
         }
@@ -78,7 +77,8 @@ impl RequestBody {
             return None;
         }
         let kept = self.kept.filter(|kept| !kept.lost)?;
-        let ahead = kept.parts.into_iter().map(Frame::data).collect();
+        let bytes = Some(Bytes::from(kept.bytes)).filter(|bytes| !bytes.is_empty());
+        let ahead = bytes.map(Frame::data).into_iter().collect();
         Some(Self { ahead, kept: Some(Box::default()), ..Self::empty() })
     }
 

@@ -77,13 +77,13 @@ pub async fn send(
 }
 
 /// The bound that an exchange counts against where that has room.
-pub fn first_budget(class: Class) -> Budget {
+fn first_budget(class: Class) -> Budget {
     if class.is_stream() { Budget::Streams } else { Budget::Calls }
 }
 
 /// The bound whose line an exchange waits in. What calls in flight may be waiting for never waits
 /// behind them.
-fn budget(class: Class) -> Budget {
+pub fn budget(class: Class) -> Budget {
     match class {
         Class::Message | Class::SessionEnd => Budget::Messages,
         class if class.is_stream() => Budget::Streams,

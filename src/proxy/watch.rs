@@ -21,26 +21,30 @@ pub struct Watch {
     sessions: Sessions,
     /// The exchange's own calls whose answers have passed.
     answered: Vec<String>,
+    /// Whether another pod knows what is pending: its sidecar says what has to be said.
+    elsewhere: bool,
 }
 
 impl Watch {
     /// A watch where somebody may await something on the answer of this exchange.
-    pub fn of(ticket: &Ticket, sessions: &Sessions) -> Option<Box<Self>> {
+    /// `elsewhere`: its session is another pod's.
+    pub fn of(ticket: &Ticket, sessions: &Sessions, elsewhere: bool) -> Option<Box<Self>> {
         let wanted = match ticket.class() {
             Class::Call | Class::Initialize | Class::Resume => true,
             // Only HTTP+SSE has streams without a session's header.
-            Class::Stream => ticket.session().is_none(),
+            Class::Stream => ticket.session().is_none() && !elsewhere,
             _ => false,
         };
         wanted.then(|| {
             let answered = Vec::new();
-            Box::new(Self { answers: Answers::default(), sessions: sessions.clone(), answered })
+            let (answers, sessions) = (Answers::default(), sessions.clone());
+            Box::new(Self { answers, sessions, answered, elsewhere })
         })
     }
 
     /// Takes what passes. Whether anything may still come that matters.
     pub fn pass(&mut self, data: &[u8], ticket: &mut Ticket) -> bool {
-        let Self { answers, sessions, answered } = self;
+        let Self { answers, sessions, answered, .. } = self;
         let (mut endpoint, before) = (None, answered.len());
         answers.feed(data, |said| match said {
             Said::Answer(id) if ticket.class().is_stream() => ticket.passes_answer(&id),
@@ -82,7 +86,7 @@ impl Watch {
     /// Whether the client can come back for what was not answered (2025-11-25, server-side
     /// polling): it has a session, and an event's id to come back with.
     pub fn may_come_back(&self, ticket: &Ticket) -> bool {
-        ticket.session().is_some() && self.answers.is_resumable()
+        self.elsewhere || (ticket.session().is_some() && self.answers.is_resumable())
     }
 }
 
@@ -108,7 +112,7 @@ mod tests {
         let inflight = Inflight::new(Arc::new(Metrics::new()), sessions.clone());
         let mut ticket = inflight.begin((Class::Call, true), None, None);
         ticket.note().pass(br#"{"id":1,"method":"tools/call"}"#);
-        let mut watch = Watch::of(&ticket, &sessions).unwrap();
+        let mut watch = Watch::of(&ticket, &sessions, false).unwrap();
         for id in 0..1000 {
             let event = format!("data: {{\"id\":{id},\"result\":1}}\n\n");
             watch.pass(event.repeat(2).as_bytes(), &mut ticket);

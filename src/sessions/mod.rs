@@ -43,6 +43,8 @@ const MAX_SESSIONS: usize = 16 * 1024;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long a session without a request is remembered.
 const SESSION_AGE: Duration = Duration::from_hours(1);
+/// The same, where nobody else knows what the server calls it.
+const REOPENED_AGE: Duration = Duration::from_hours(24);
 
 #[derive(Default)]
 struct Table {
@@ -276,7 +278,8 @@ impl Sessions {
             session.expire(now);
         }
         by_text.retain(|_, session| {
-            is_in_use(session) || session.has_pending() || session.idle(now) < SESSION_AGE
+            let age = if session.is_reopened() { REOPENED_AGE } else { SESSION_AGE };
+            is_in_use(session) || session.has_pending() || session.idle(now) < age
         });
     }
 
@@ -323,8 +326,17 @@ fn has_room(sessions: &mut HashMap<Arc<str>, Arc<Session>>, all: &All) -> bool {
         return true;
     }
     let now = Instant::now();
-    let unused = sessions.values().filter(|session| !is_in_use(session));
-    let mut ages: Vec<Duration> = unused.map(|session| session.idle(now)).collect();
+    // Those that were opened anew last: nobody else knows what their server calls them.
+    let of = |reopened: bool| {
+        let unused = sessions.values().filter(|session| !is_in_use(session));
+        let unused = unused.filter(|session| session.is_reopened() == reopened);
+        unused.map(|session| session.idle(now)).collect::<Vec<Duration>>()
+    };
+    let mut ages = of(false);
+    let reopened = ages.is_empty();
+    if reopened {
+        ages = of(true);
+    }
     if ages.is_empty() {
         return false;
     }
@@ -332,7 +344,8 @@ fn has_room(sessions: &mut HashMap<Arc<str>, Arc<Session>>, all: &All) -> bool {
     let (_, oldest, _) = ages.select_nth_unstable(keep);
     let oldest = *oldest;
     sessions.retain(|_, session| {
-        let stays = is_in_use(session) || session.idle(now) < oldest;
+        let stays =
+            is_in_use(session) || session.is_reopened() != reopened || session.idle(now) < oldest;
         if !stays {
             session.end();
         }

@@ -4,7 +4,10 @@
 //! Never sends on what a peer has sent, so that no request goes in a circle, whatever two pods
 //! think of each other; and never leads where no endpoint of our own Services does.
 
-use super::{peers::Peers, token::Token};
+use super::{
+    peers::{Peer, Peers},
+    token::Token,
+};
 
 /// Who sends a request to this pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +85,9 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
         // The sender sees other pods than we do: two sessions are better than none.
         (Standing::Stranger, Sender::ToHeir) => anew,
         (Standing::Stranger, Sender::Client) => {
-            let serves = owner != ours && peers.get(owner).is_some_and(|peer| peer.serving);
+            // One that is not ready for a moment has its sessions all the same.
+            let may_serve = |peer: &Peer| peer.serving || !peer.terminating;
+            let serves = owner != ours && peers.get(owner).is_some_and(may_serve);
             if serves && !asked.refused {
                 return Place::There(owner, Sender::ToOwner);
             }
@@ -102,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sessions::{heir::heir, peers::Peer};
+    use crate::sessions::heir::heir;
 
     const SENDERS: [Sender; 3] = [Sender::Client, Sender::ToOwner, Sender::ToHeir];
     const STANDINGS: [Standing; 4] =
@@ -140,6 +145,7 @@ mod tests {
         let all = [owner(true, false), heir(true, false), ours(true, false)];
         let ending = [owner(true, true), heir(true, false), ours(true, false)];
         let dead = [owner(false, true), heir(true, false), ours(true, false)];
+        let unready = [owner(false, false), heir(true, false), ours(true, false)];
         let gone = [heir(true, false), ours(true, false)];
         let nobody = [heir(false, false), ours(false, true)];
         let (to_owner, to_heir) = (There("owner", ToOwner), There("heir", ToHeir));
@@ -164,6 +170,7 @@ mod tests {
             (&ending, Stranger, Client, true, to_heir, Over),
             (&all, Stranger, Client, true, to_heir, Over),
             (&dead, Stranger, Client, false, to_heir, Over),
+            (&unready, Stranger, Client, false, to_owner, to_owner),
             (&gone, Stranger, Client, false, to_heir, Over),
             (&gone[1..], Stranger, Client, false, Anew, Over),
             (&nobody, Stranger, Client, false, Anew, Over),

@@ -58,6 +58,8 @@ struct State {
     id: Option<HeaderValue>,
     /// Whether the server has to open it first.
     lost: bool,
+    /// Whether what the server calls it is not what its token says.
+    reopened: bool,
     /// Whether another pod has it by now.
     given: bool,
     /// Whether no stream was opened since the server opened it anew.
@@ -74,6 +76,8 @@ pub struct Session {
     endpoint: bool,
     /// Whether it can be opened anew, here or in another pod.
     movable: AtomicBool,
+    /// Whether it was opened in another pod first.
+    adopted: bool,
     /// Whether its client has ended it.
     terminated: AtomicBool,
     /// Exchanges in flight that have an end.
@@ -112,6 +116,7 @@ impl Session {
             id: new.id.and_then(|id| HeaderValue::from_str(id).ok()),
             lost: new.lost,
             given: false,
+            reopened: false,
             fresh: false,
             news: Vec::new(),
         };
@@ -120,6 +125,7 @@ impl Session {
             endpoint: new.id.is_none(),
             movable: AtomicBool::new(new.movable),
             terminated: AtomicBool::new(false),
+            adopted: new.lost,
             finite: AtomicUsize::new(0),
             state: Mutex::new(state),
             opening: tokio::sync::Mutex::default(),
@@ -166,6 +172,17 @@ impl Session {
         lock(&self.state).lost
     }
 
+    /// Whether it was opened in another pod first.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Whether nobody but us knows what the server calls it.
+    pub(super) fn is_reopened(&self) -> bool {
+        lock(&self.state).reopened
+    }
+
     /// Whether another pod has it by now.
     #[must_use]
     pub fn is_given(&self) -> bool {
@@ -186,6 +203,7 @@ impl Session {
     pub fn opened(&self, id: HeaderValue, news: Vec<&'static str>) {
         let mut state = lock(&self.state);
         (state.id, state.lost, state.fresh, state.news) = (Some(id), false, true, news);
+        (state.reopened, state.given) = (true, false);
         // Who could have answered them is gone.
         let gone = std::mem::take(&mut state.pending);
         self.count(gone.len(), 0);
@@ -261,7 +279,7 @@ impl Session {
     /// place.
     pub fn pend(&self, calls: impl IntoIterator<Item = Call>) {
         let mut state = lock(&self.state);
-        if state.over || state.given {
+        if state.over {
             return;
         }
         let before = state.pending.len();

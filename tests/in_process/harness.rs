@@ -82,6 +82,7 @@ impl Default for Settings {
             max_streams: 1000,
             acquire_timeout: seconds(5.0),
             idle_timeout: seconds(4.0),
+            tries_again: true,
         };
         Self {
             rules,
@@ -115,12 +116,12 @@ type Door = mpsc::UnboundedSender<DuplexStream>;
 #[derive(Clone)]
 pub struct Pods {
     doors: Arc<std::sync::Mutex<HashMap<SocketAddr, Door>>>,
-    peers: watch::Sender<Arc<Peers>>,
+    peers: watch::Sender<Option<Arc<Peers>>>,
 }
 
 impl Default for Pods {
     fn default() -> Self {
-        Self { doors: Arc::default(), peers: watch::channel(Arc::default()).0 }
+        Self { doors: Arc::default(), peers: watch::channel(Some(Arc::default())).0 }
     }
 }
 
@@ -137,7 +138,7 @@ impl Pods {
             let (serving, terminating) = (*serving, *terminating);
             peers.add(uid, Peer { address: Self::address(uid), serving, terminating });
         }
-        self.peers.send_replace(Arc::new(peers));
+        self.peers.send_replace(Some(Arc::new(peers)));
     }
 
     /// What stands at the address of a pod from now on.
