@@ -14,7 +14,7 @@ use ebbtide::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
@@ -305,6 +305,26 @@ async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
     assert_eq!(report.sessions.of(Move::HandedOver), 1);
     assert_eq!(calls(&b, &busy).await, "b-2");
     assert_eq!(other.state(|state| state.opened), 2);
+}
+
+/// Outside Kubernetes, or without the right to look: the way to the next pod is the next connection.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_knows_no_other_sends_its_sessions_on_and_ends_none() {
+    let (a, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let (b, _) = pod("b", &Pods::default(), Roaming::Reopen).await;
+    let (session, busy) = (open(&a).await, open(&a).await);
+    // The drain lasts as long as this call.
+    let slow = call("1", &busy).replace(r#""t""#, r#""slow""#);
+    let _running = a.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-2") {
+        a.settled().await;
+    }
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    sleep(seconds(20.0)).await;
+    let answer = a.asked(&call("1", &session)).await.message().await;
+    assert!(answer.contains("a-1") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(calls(&b, &session).await, "b-1");
 }
 
 #[tokio::test(start_paused = true)]
