@@ -273,3 +273,40 @@ async fn read(
     slot.release(connection);
     if media == Media::Json { initialize::agreed(&body) } else { agreed }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_speaks_of_a_session_says_that_one_is_unknown() {
+        let error = |message: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32600,"message":"{message}"}}}}"#
+            )
+        };
+        for (status, body, expected) in [
+            // The SDKs of Python and TypeScript, and rmcp.
+            (404, error("Session not found"), true),
+            (404, error("Not Found: Session has been terminated"), true),
+            (404, "Not Found: Session not found".into(), true),
+            (404, String::new(), true),
+            // server-everything: POST, GET; the TypeScript SDK's transport after a restart.
+            (400, error("Bad Request: No valid session ID provided"), true),
+            (400, "Invalid or missing session ID".into(), true),
+            (400, error("Bad Request: Server not initialized"), true),
+            // A server without GET; one that maps errors to statuses; one that quotes its input.
+            (404, "<pre>Cannot GET /mcp</pre>".into(), false),
+            (404, error("Method not found"), false),
+            (400, error("1 validation error: input_value='my session'"), false),
+            (400, error("Bad Request: Unsupported protocol version"), false),
+            (400, error("Invalid Request: Server already initialized"), false),
+            (400, String::new(), false),
+            (403, error("Session not found"), false),
+            (200, error("Session not found"), false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_unknown(status, body.as_bytes()), expected, "{status} {body}");
+        }
+    }
+}

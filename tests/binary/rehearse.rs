@@ -8,7 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -98,7 +98,11 @@ fn result(request: &str) -> Value {
 }
 
 fn error(request: &str) -> Value {
-    let error = json!({ "code": -32010, "message": "draining" });
+    error_of(request, -32010)
+}
+
+fn error_of(request: &str, code: i32) -> Value {
+    let error = json!({ "code": code, "message": "draining" });
     json!({ "jsonrpc": "2.0", "id": message(request)["id"], "error": error })
 }
 
@@ -161,16 +165,11 @@ fn lost(report: &Value) -> &Value {
 #[test]
 fn every_loss_is_counted_as_what_it_is() {
     type Trouble = fn(&str) -> String;
-    let cases: [(&str, bool, Trouble); 11] = [
+    let cases: [(&str, bool, Trouble); 10] = [
         ("error", false, |request| whole("200 OK", "", &error(request).to_string())),
         ("error", false, |request| format!("{EVENTS}{}{END}", event(&error(request)))),
         ("status", false, |_| whole("503 Service Unavailable", "Retry-After: 1\r\n", "")),
         ("status", false, |request| whole("400 Bad Request", "", &error(request).to_string())),
-        ("tool_error", false, |request| {
-            let mut value = result(request);
-            value["result"]["isError"] = true.into();
-            whole("200 OK", "", &value.to_string())
-        }),
         ("no_answer", false, |_| {
             whole("200 OK", "", &json!({ "id": "other", "result": {} }).to_string())
         }),
@@ -210,6 +209,30 @@ fn an_error_is_told_with_its_code_and_who_gave_it() {
     });
     let call = lost(&report);
     assert_eq!((&call["code"], &call["status"]), (&json!(-32010), &json!(400)));
+}
+
+#[test]
+fn an_error_of_the_servers_own_is_its_answer() {
+    type Answer = fn(&str) -> String;
+    let cases: [(&str, Answer); 3] = [
+        ("error", |request| whole("200 OK", "", &error_of(request, -32602).to_string())),
+        ("error", |request| format!("{EVENTS}{}{END}", event(&error_of(request, -32000)))),
+        ("tool_error", |request| {
+            let mut value = result(request);
+            value["result"]["isError"] = true.into();
+            whole("200 OK", "", &value.to_string())
+        }),
+    ];
+    for era in ["modern", "legacy"] {
+        for (saw, answer) in cases {
+            let (code, report) = second_call(era, false, answer);
+            let total = &report["total"];
+            assert_eq!((&total["lost"], &total["errors"]), (&json!(0), &json!(1)), "{report:#}");
+            let mut calls = report["calls"].as_array().unwrap().iter();
+            assert!(calls.any(|call| call["saw"] == saw && call["lost"] == false), "{report:#}");
+            assert_eq!(code, Some(0), "{report:#}");
+        }
+    }
 }
 
 #[test]
@@ -277,31 +300,21 @@ fn a_stream_that_cannot_be_resumed_hangs() {
     assert_eq!((&lost(&report)["saw"], code), (&json!("stream_ended"), Some(1)));
 }
 
-#[test]
-fn a_lost_session_is_opened_anew_and_is_no_lost_call() {
-    let (code, report) = second_call("legacy", false, |_| whole("404 Not Found", "", ""));
-    assert_eq!((code, &report["total"]["lost"]), (Some(0), &json!(0)), "{report:#}");
-    assert_eq!(
-        (&report["sessions"]["lost"], &report["sessions"]["opened"]),
-        (&json!(1), &json!(2))
-    );
-    // To a modern client a 404 is no more than an error.
-    let (code, report) = second_call("modern", false, |_| whole("404 Not Found", "", ""));
-    assert_eq!((&lost(&report)["status"], code), (&json!(404), Some(1)));
-}
-
-#[test]
-fn a_call_that_loses_two_sessions_is_lost() {
-    let calls = AtomicUsize::new(0);
+/// Plays one legacy client whose session the server forgets with the second call, and answers so
+/// from then on; two more calls are waited for. What the report says, and how often a session was
+/// opened.
+fn forgotten(status: &'static str, body: &'static str) -> (Option<i32>, Value, usize) {
+    let (calls, opened) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let openings = Arc::clone(&opened);
     let (sender, word) = mpsc::channel();
     let port = server(move |stream, request| {
-        let number = if is_call(request) { calls.fetch_add(1, SeqCst) } else { 0 };
-        let answer = match number {
-            1 | 2 => whole("404 Not Found", "", ""),
-            _ => fine(request),
-        };
+        let method = message(request)["method"].clone();
+        openings.fetch_add(usize::from(method == "initialize"), SeqCst);
+        let number =
+            if is_call(request) || method == "ping" { calls.fetch_add(1, SeqCst) + 1 } else { 0 };
+        let answer = if number > 1 { whole(status, "", body) } else { fine(request) };
         let _ = stream.write_all(answer.as_bytes());
-        if number == 3 {
+        if number == 4 {
             let _ = sender.send(());
         }
     });
@@ -309,8 +322,55 @@ fn a_call_that_loses_two_sessions_is_lost() {
     heard(&word);
     rehearsal.interrupt();
     let (code, report) = rehearsal.ended();
-    assert_eq!((&lost(&report)["saw"], code), (&json!("session_gone"), Some(1)));
-    assert_eq!(report["sessions"]["lost"], 2);
+    (code, report, opened.load(SeqCst))
+}
+
+#[test]
+fn a_lost_session_loses_every_later_call_and_no_other_is_opened() {
+    let without = r#"{"error":{"code":-32000,"message":"Bad Request: No valid session ID"}}"#;
+    for (status, body) in [("404 Not Found", ""), ("400 Bad Request", without)] {
+        let (code, report, opened) = forgotten(status, body);
+        assert_eq!((code, opened), (Some(1), 1), "{report:#}");
+        let expected = json!({ "opened": 1, "held": 0, "lost": 1, "refused": 0 });
+        assert_eq!(report["sessions"], expected, "{report:#}");
+        let lost = report["lost"].as_array().unwrap();
+        assert!(lost.len() >= 3, "{report:#}");
+        assert!(lost.iter().all(|call| call["saw"] == "session_gone"), "{report:#}");
+        assert!(report["verdict"].as_str().unwrap().contains("1 of 1 sessions were lost"));
+    }
+    // To a modern client a 404 is no more than an error.
+    let (code, report) = second_call("modern", false, |_| whole("404 Not Found", "", ""));
+    assert_eq!((&lost(&report)["status"], code), (&json!(404), Some(1)));
+    assert_eq!(report["sessions"]["lost"], 0);
+}
+
+#[test]
+fn a_session_that_only_its_stream_finds_lost_is_lost() {
+    let gets = AtomicUsize::new(0);
+    let (sender, word) = mpsc::channel();
+    let port = server(move |stream, request| {
+        let number = if request.starts_with("GET") { gets.fetch_add(1, SeqCst) + 1 } else { 0 };
+        let answer = match number {
+            0 => fine(request),
+            1 => format!("{EVENTS}{}{END}", chunk("retry: 1\n\n")),
+            _ => whole("404 Not Found", "", ""),
+        };
+        let _ = stream.write_all(answer.as_bytes());
+        if number == 3 {
+            // The client lets go of the connection once it has given up.
+            let _ = stream.read(&mut [0]);
+            let _ = sender.send(());
+        }
+    });
+    let rehearsal = Rehearsal::start(port, &["--clients", "1", "--era", "legacy"]);
+    heard(&word);
+    rehearsal.interrupt();
+    let (code, report) = rehearsal.ended();
+    assert_eq!((code, &report["total"]["lost"]), (Some(1), &json!(0)), "{report:#}");
+    assert_eq!(
+        (&report["sessions"]["lost"], &report["streams"]["given_up"]),
+        (&json!(1), &json!(1))
+    );
 }
 
 /// Refuses `initialize` so often; tells when a call came, or the last refusal was given.
@@ -379,7 +439,7 @@ fn a_stand_alone_stream_is_reopened_and_given_up_after_two_refusals() {
     heard(&word);
     rehearsal.interrupt();
     let (code, report) = rehearsal.ended();
-    let expected = json!({ "opened": 3, "ended": 1, "broken": 2, "given_up": 1 });
+    let expected = json!({ "opened": 3, "ended": 1, "broken": 2, "came_back": 2, "given_up": 1 });
     assert_eq!((&report["streams"], code), (&expected, Some(0)), "{report:#}");
 }
 
@@ -449,7 +509,8 @@ fn a_server_without_trouble_loses_nothing() {
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", report["verdict"]);
-    assert_eq!(report["sessions"]["opened"], 10);
+    let expected = json!({ "opened": 10, "held": 10, "lost": 0, "refused": 0 });
+    assert_eq!(report["sessions"], expected);
     for (era, call) in [
         ("modern", "tools/call report"),
         ("modern", "tools/call search"),

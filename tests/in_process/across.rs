@@ -14,7 +14,7 @@ use ebbtide::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
@@ -46,6 +46,8 @@ struct State {
     version: &'static str,
     /// Whether `initialize` gets no answer.
     hangs: bool,
+    /// Whether calls get an event's id, and the end.
+    polls: bool,
 }
 
 impl Server {
@@ -57,6 +59,7 @@ impl Server {
             unknown: NOT_FOUND,
             version: VERSION,
             hangs: false,
+            polls: false,
         };
         Self(Arc::new(Shared { name, state: Mutex::new(state), goes_on: Notify::new() }))
     }
@@ -116,6 +119,10 @@ impl Server {
                     json("200 OK", "", "")
                 }
                 (_, Some(method)) if method.starts_with("notifications/") => json("202 Accepted", "", ""),
+                _ if state.polls => {
+                    let event = "id: 1\nretry: 10\ndata:\n\n";
+                    format!("{EVENTS}{:x}\r\n{event}\r\n0\r\n\r\n", event.len())
+                }
                 _ => {
                     let result = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{session}"}}"#);
                     json("200 OK", &format!("Mcp-Session-Id: {session}\r\n"), &result)
@@ -315,6 +322,118 @@ async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
     assert_eq!(report.sessions.of(Move::HandedOver), 1);
     assert_eq!(calls(&b, &busy).await, "b-2");
     assert_eq!(other.state(|state| state.opened), 2);
+}
+
+/// Outside Kubernetes, or without the right to look: the way to the next pod is the next connection.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_knows_no_other_sends_its_sessions_on_and_ends_none() {
+    let (a, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let (b, _) = pod("b", &Pods::default(), Roaming::Reopen).await;
+    let (session, busy) = (open(&a).await, open(&a).await);
+    // The drain lasts as long as this call.
+    let slow = call("1", &busy).replace(r#""t""#, r#""slow""#);
+    let _running = a.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-2") {
+        a.settled().await;
+    }
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    sleep(seconds(20.0)).await;
+    let answer = a.asked(&call("1", &session)).await.message().await;
+    assert!(answer.contains("a-1") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(calls(&b, &session).await, "b-1");
+}
+
+/// Whoever calls without pause: two calls that overlap.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_never_idle_begins_its_next_call_elsewhere() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let session = open(&a).await;
+    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
+    let mut running = a.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
+        a.settled().await;
+    }
+    a.drain.tell(Event::Requested).await;
+    let mut watch = a.watch.clone();
+    watch.until(|now| now.last_call).await;
+    assert_eq!(calls(&a, &session).await, "b-1");
+    assert_eq!(calls(&b, &session).await, "b-1");
+    // What the running call may wait for comes to it.
+    let message = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{}}"#;
+    a.asked(&post(message, &session)).await.message().await;
+    assert_eq!(server.asked(), ["notifications/progress a-1"]);
+    server.0.goes_on.notify_one();
+    assert!(running.message().await.contains("a-1"));
+    assert_eq!(a.report().await.cut, 0);
+}
+
+/// Better than to tell its client that it is over.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_takes_over_stays_as_long_as_it_can() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let session = open(&a).await;
+    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
+    let _running = a.asked(&slow).await;
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    assert_eq!(calls(&a, &session).await, "a-1");
+}
+
+/// All pods send its requests to the same one again.
+#[tokio::test(start_paused = true)]
+async fn a_session_follows_when_another_heir_comes() {
+    let pods = Pods::default();
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    let (gone, _) = pod("a", &pods, Roaming::Reopen).await;
+    for _ in 0..8 {
+        let session = open(&gone).await;
+        pods.tell(&[("b", true, false)]);
+        let first = calls(&b, &session).await;
+        assert!(first.starts_with("b-"), "{first}");
+        pods.tell(&[("b", true, false), ("c", true, false)]);
+        let then = calls(&b, &session).await;
+        for world in [&c, &b, &c] {
+            assert_eq!(calls(world, &session).await, then);
+        }
+    }
+}
+
+/// Its calls go on, and wait for answers of their clients.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_is_not_ready_for_a_moment_is_still_the_owner() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    let session = open(&a).await;
+    pods.tell(&[("a", false, false), ("b", true, false)]);
+    assert_eq!(calls(&b, &session).await, "a-1");
+    let message = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    let answer = b.asked(&post(message, &session)).await.message().await;
+    assert!(server.asked().len() == 3, "{answer}");
+    assert_eq!(other.asked(), [""; 0]);
+}
+
+/// 2025-11-25: the server ends the stream after an event's id, and its client comes back.
+#[tokio::test(start_paused = true)]
+async fn a_polled_call_gets_no_error_from_the_pod_in_between() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let session = open(&a).await;
+    server.state(|state| state.polls = true);
+    for world in [&a, &b] {
+        let mut client = world.asked(&call("1", &session)).await;
+        let events = client.until("0\r\n\r\n").await;
+        assert!(events.contains("retry: 10") && !events.contains("error"), "{events}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -201,6 +201,7 @@ mod tests {
             id: at.to_string(),
             pod: None,
             lost: lost.clone(),
+            error: None,
         };
         let calls: Vec<Call> = (0..).zip(ends).map(call).collect();
         let lost = ends.iter().flatten().count();
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn lost_calls_stand_out_and_colour_is_for_terminals() {
-        let without = run(false, &[None, Some(Saw::SessionGone), Some(Saw::TimeOut)]);
+        let without = run(false, &[None, Some(Saw::SessionGone(404)), Some(Saw::TimeOut)]);
         let with = run(true, &[None, None]);
         let plain = draw(&without, &with, false);
         assert!(!plain.contains('\x1b'));

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{
     EVENT_BOUND,
     connection::{Connections, Exchange},
-    outcome::{Return, Saw, error_of, excerpt, result_of},
+    outcome::{Return, Saw, error_of, excerpt, is_session_gone, result_of},
     target::Target,
     work::{self, Session},
 };
@@ -61,7 +61,6 @@ impl Caller {
                 let result = self.events(exchange, id, session).await?;
                 return Ok(Answer { result, session: opened });
             }
-            404 if has_session => Err(Saw::SessionGone),
             _ => {
                 let body = exchange.whole(ANSWER_BOUND).await;
                 let message = |body: &Bytes| serde_json::from_slice::<Value>(body).ok();
@@ -71,8 +70,13 @@ impl Caller {
                         .and_then(|message| result_of(&message, id))
                         .unwrap_or_else(|| Err(no_answer(&body))),
                     (_, body) => {
-                        let message = body.ok().as_ref().and_then(message);
-                        Err(Saw::Status(status, message.as_ref().and_then(error_of)))
+                        let body = body.unwrap_or_default();
+                        if has_session && is_session_gone(status, &body) {
+                            Err(Saw::SessionGone(status))
+                        } else {
+                            let error = message(&body).as_ref().and_then(error_of);
+                            Err(Saw::Status(status, error))
+                        }
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! One MCP client that calls again and again, and meets trouble as the SDKs do.
 //!
-//! Never repairs what a real client would lose: what each SDK was seen to do is the measure. Where
-//! they differ, it is the one that loses most, but for a session's 404: there it opens a new one,
-//! as rmcp does, so that a rehearsal goes on.
+//! Never repairs what a real client would lose: what each SDK was seen to do is the measure. So a
+//! legacy client has one session, and where that is lost, so is every later call: those of
+//! TypeScript and Python open no other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,14 +14,15 @@ use tokio::{
 use super::{
     Plan,
     caller::Caller,
-    ledger::{INITIALIZE, Ledger},
+    ledger::{Held, INITIALIZE, Ledger},
     outcome::{Era, Saw},
     stream,
     work::{self, Session, Work},
 };
 use crate::tasks::Group;
 
-/// After which a client that could not begin tries again.
+/// After which a client that could not begin tries again, or one whose session is lost calls on:
+/// all of that is lost, and need not be lost in a hurry.
 const MOMENT: Duration = Duration::from_millis(500);
 
 pub struct Client {
@@ -38,6 +39,7 @@ pub struct Client {
 /// A legacy session, and the stand-alone stream that ends with it.
 struct Opened {
     session: Session,
+    held: Held,
     _stream: Group,
 }
 
@@ -78,7 +80,8 @@ impl Client {
             }
             self.call(work).await;
             self.caller.connections.settle().await;
-            self.pause(plan.pause).await;
+            let is_lost = self.session.as_ref().is_some_and(|opened| opened.held.is_lost());
+            self.pause(if is_lost { plan.pause.max(MOMENT) } else { plan.pause }).await;
         }
         self.end_session().await;
     }
@@ -87,17 +90,11 @@ impl Client {
         let id = self.next_id();
         let under_way = self.ledger.begin(self.era, work.kind(), id.clone());
         let deadline = Instant::now() + self.plan.timeout;
-        let mut result = self.attempt(work, &id, deadline).await;
-        if result == Err(Saw::SessionGone) {
-            self.lose_session();
-            result = if self.initialize(deadline).await {
-                self.attempt(work, &id, deadline).await
-            } else {
-                Err(Saw::NoNewSession)
-            };
-            if result == Err(Saw::SessionGone) {
-                self.lose_session();
-            }
+        let result = self.attempt(work, &id, deadline).await;
+        if let (Err(saw), Some(Opened { held, .. })) = (&result, &self.session)
+            && saw.ends_session()
+        {
+            held.lose();
         }
         under_way.end(self.caller.pod.take(), result);
     }
@@ -139,11 +136,12 @@ impl Client {
         };
         let result = match opened {
             Ok(session) => {
+                let held = self.ledger.open_session();
                 let mut stream = Group::default();
                 let (target, ledger) = (Arc::clone(&self.plan.target), Arc::clone(&self.ledger));
-                stream.spawn("stand-alone stream", stream::run(target, session.clone(), ledger));
-                self.session = Some(Opened { session, _stream: stream });
-                self.ledger.note().sessions.opened += 1;
+                let running = stream::run(target, session.clone(), held.clone(), ledger);
+                stream.spawn("stand-alone stream", running);
+                self.session = Some(Opened { session, held, _stream: stream });
                 Ok(())
             }
             Err(saw) => Err(saw),
@@ -162,11 +160,6 @@ impl Client {
         self.caller.connections.release(exchange);
         // A client whose notification is refused does not connect, and says so.
         if status.is_success() { Ok(session) } else { Err(Saw::Status(status.as_u16(), None)) }
-    }
-
-    fn lose_session(&mut self) {
-        self.session = None;
-        self.ledger.note().sessions.lost += 1;
     }
 
     /// Ends what stands open, as a polite client does; a server that does not care loses nothing.

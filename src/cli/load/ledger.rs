@@ -4,7 +4,10 @@
 //! unfinished.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,8 +30,10 @@ pub struct Call {
     pub id: String,
     /// Who answered, where the answer told.
     pub pod: Option<String>,
-    /// `None`: its result came.
+    /// What the client saw, where no answer came.
     pub lost: Option<Saw>,
+    /// The answer, where it was an error of the server's own.
+    pub error: Option<Saw>,
 }
 
 /// Everything that was noted.
@@ -44,21 +49,31 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether a client of that era got an answer; to open a session is none.
+    /// Whether a client of that era got a result: a tool's failure is one, too, but an error that
+    /// refuses every call may come from anything, and to open a session is no call.
     pub fn has_answered(&self, era: Era) -> bool {
-        let is_answer =
-            |call: &Call| call.era == era && call.lost.is_none() && &*call.kind != INITIALIZE;
-        self.calls.iter().any(is_answer)
+        let is_result = |call: &Call| {
+            let refused = matches!(call.error, Some(Saw::Error(_)));
+            call.era == era && call.lost.is_none() && !refused && &*call.kind != INITIALIZE
+        };
+        self.calls.iter().any(is_result)
     }
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     pub opened: u64,
-    /// Ended by a 404 while the client used it.
+    /// Of these: the server did not know it any more.
     pub lost: u64,
     /// Times that a new session was refused with 503 and asked for again.
     pub refused: u64,
+}
+
+impl Sessions {
+    /// Those that were never lost.
+    pub fn held(&self) -> u64 {
+        self.opened - self.lost
+    }
 }
 
 /// The stand-alone GET streams.
@@ -68,6 +83,8 @@ pub struct Streams {
     /// The server ended it between two events, with a last chunk.
     pub ended: u64,
     pub broken: u64,
+    /// Times that one was open again after its end.
+    pub came_back: u64,
     /// Reopening was refused twice: the client hears nothing any more.
     pub given_up: u64,
 }
@@ -92,6 +109,11 @@ impl Ledger {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn open_session(self: &Arc<Self>) -> Held {
+        self.note().sessions.opened += 1;
+        Held { ledger: Arc::clone(self), lost: Arc::default() }
+    }
+
     pub fn begin(self: &Arc<Self>, era: Era, kind: Arc<str>, id: String) -> UnderWay {
         self.note().in_flight += 1;
         let call = Call {
@@ -102,8 +124,29 @@ impl Ledger {
             id,
             pod: None,
             lost: None,
+            error: None,
         };
         UnderWay { ledger: Arc::clone(self), call: Some(call) }
+    }
+}
+
+/// A session as its client holds it, and the stand-alone stream beside it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    ledger: Arc<Ledger>,
+    lost: Arc<AtomicBool>,
+}
+
+impl Held {
+    /// Notes the loss, whoever meets it first.
+    pub fn lose(&self) {
+        if !self.lost.swap(true, Relaxed) {
+            self.ledger.note().sessions.lost += 1;
+        }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
     }
 }
 
@@ -120,7 +163,12 @@ impl UnderWay {
         let Some(mut call) = self.call.take() else { return };
         call.took = self.ledger.began.elapsed().saturating_sub(call.started);
         call.pod = pod;
-        call.lost = result.err();
+        // A session that was refused is not open, whoever refused it.
+        let answers = |saw: &Saw| saw.is_answer() && &*call.kind != INITIALIZE;
+        match result.err() {
+            Some(saw) if answers(&saw) => call.error = Some(saw),
+            saw => call.lost = saw,
+        }
         let mut record = self.ledger.note();
         record.in_flight -= 1;
         record.lost += usize::from(call.lost.is_some());
@@ -141,6 +189,7 @@ impl Drop for UnderWay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::load::outcome::RpcError;
 
     #[tokio::test]
     async fn every_call_that_began_is_noted() {
@@ -155,5 +204,36 @@ mod tests {
         assert_eq!((record.in_flight, record.lost, record.unfinished), (0, 1, 1));
         let ids: Vec<&str> = record.calls.iter().map(|call| call.id.as_str()).collect();
         assert_eq!(ids, ["1", "2"]);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_server_is_an_answer_but_not_to_initialize() {
+        let ledger = Arc::new(Ledger::new(Instant::now()));
+        let error = |code| Saw::Error(RpcError { code, message: String::new() });
+        let end = |kind: &str, saw| {
+            ledger.begin(Era::Legacy, kind.into(), String::new()).end(None, Err(saw));
+        };
+        end("tools/call a", error(-32602));
+        assert_eq!(ledger.note().lost, 0);
+        // It may be about anything.
+        assert!(!ledger.note().has_answered(Era::Legacy));
+        end("tools/call a", Saw::ToolError(String::new()));
+        assert_eq!(ledger.note().lost, 0);
+        assert!(ledger.note().has_answered(Era::Legacy));
+        end("tools/call a", error(-32010));
+        end(INITIALIZE, error(-32602));
+        assert_eq!(ledger.note().lost, 2);
+    }
+
+    #[test]
+    fn a_session_is_lost_once() {
+        let ledger = Arc::new(Ledger::new(Instant::now()));
+        let (one, _other) = (ledger.open_session(), ledger.open_session());
+        let beside = one.clone();
+        one.lose();
+        beside.lose();
+        assert!(beside.is_lost());
+        let sessions = ledger.note().sessions.clone();
+        assert_eq!((sessions.lost, sessions.held()), (1, 1));
     }
 }

@@ -1,8 +1,8 @@
 //! What a call came to, as its client saw it, and when a client comes back to a stream that ended.
 //!
-//! Never forgives: an answer is the result of the call's own id, or the call is lost.
+//! Never forgives: an answer is one of the server's own to the call's id, or the call is lost.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use serde_json::Value;
 
@@ -33,6 +33,9 @@ pub struct RpcError {
     pub message: String,
 }
 
+/// Draining, upstream lost, pool exhausted: the codes of ebbtide's own errors.
+const OWN_CODES: RangeInclusive<i64> = -32012..=-32010;
+
 /// What a client saw in place of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saw {
@@ -42,10 +45,8 @@ pub enum Saw {
     /// The connection ended within an answer that is no stream of events.
     BrokenAnswer(String),
     Status(u16, Option<RpcError>),
-    /// 404 to a request of a session.
-    SessionGone,
-    /// The session was lost, and no new one could be opened in the call's time.
-    NoNewSession,
+    /// The server does not know the session, by this status.
+    SessionGone(u16),
     Error(RpcError),
     ToolError(String),
     /// A success that holds no answer to the call's id.
@@ -66,6 +67,21 @@ impl Saw {
         )
     }
 
+    /// Whether it is the server's answer to the call after all, if not the one hoped for. What
+    /// ebbtide says in the server's place is none.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Saw::ToolError(_) => true,
+            Saw::Error(error) => !OWN_CODES.contains(&error.code),
+            _ => false,
+        }
+    }
+
+    /// Whether the session ended with it: a 404 says so, by the specification.
+    pub fn ends_session(&self) -> bool {
+        matches!(self, Saw::SessionGone(_) | Saw::ResumeRefused(404))
+    }
+
     /// A word for programs.
     pub fn word(&self) -> &'static str {
         match self {
@@ -73,8 +89,7 @@ impl Saw {
             Saw::Reset(_) => "reset",
             Saw::BrokenAnswer(_) => "broken_answer",
             Saw::Status(..) => "status",
-            Saw::SessionGone => "session_gone",
-            Saw::NoNewSession => "no_new_session",
+            Saw::SessionGone(_) => "session_gone",
             Saw::Error(_) => "error",
             Saw::ToolError(_) => "tool_error",
             Saw::NoAnswer(_) => "no_answer",
@@ -87,8 +102,9 @@ impl Saw {
 
     pub fn status(&self) -> Option<u16> {
         match self {
-            Saw::Status(status, _) | Saw::ResumeRefused(status) => Some(*status),
-            Saw::SessionGone => Some(404),
+            Saw::Status(status, _) | Saw::ResumeRefused(status) | Saw::SessionGone(status) => {
+                Some(*status)
+            }
             _ => None,
         }
     }
@@ -111,8 +127,9 @@ impl fmt::Display for Saw {
             Saw::Status(status, Some(error)) => {
                 write!(out, "HTTP {status}, error {}: {}", error.code, error.message)
             }
-            Saw::SessionGone => write!(out, "HTTP 404 in a session that was opened anew"),
-            Saw::NoNewSession => write!(out, "HTTP 404, and no new session could be opened"),
+            Saw::SessionGone(status) => {
+                write!(out, "the server does not know the session: HTTP {status}")
+            }
             Saw::Error(error) => write!(out, "error {}: {}", error.code, error.message),
             Saw::ToolError(text) => write!(out, "the tool failed: {text}"),
             Saw::NoAnswer(text) => write!(out, "a success without an answer to this id: {text}"),
@@ -140,6 +157,13 @@ pub fn result_of(message: &Value, id: &str) -> Option<Result<Value, Saw>> {
         return Some(Err(Saw::ToolError(excerpt(text))));
     }
     Some(Ok(result.clone()))
+}
+
+/// Whether a server says with this answer that it does not know the session: 404, or what
+/// server-everything and the TypeScript SDK's examples say, a 400 with a word about it.
+pub fn is_session_gone(status: u16, body: &[u8]) -> bool {
+    let text = || String::from_utf8_lossy(body).to_ascii_lowercase();
+    status == 404 || (status == 400 && text().contains("session"))
 }
 
 /// The JSON-RPC error that the message is, whatever its id.
@@ -238,8 +262,7 @@ mod tests {
             (Saw::Reset(String::new()), false),
             (Saw::BrokenAnswer(String::new()), false),
             (Saw::Status(503, None), false),
-            (Saw::SessionGone, false),
-            (Saw::NoNewSession, false),
+            (Saw::SessionGone(404), false),
             (Saw::Error(error), false),
             (Saw::ToolError(String::new()), false),
             (Saw::NoAnswer(String::new()), false),
@@ -250,6 +273,43 @@ mod tests {
         ] {
             assert_eq!(saw.hangs(), hangs, "{saw:?}");
         }
+    }
+
+    #[test]
+    fn errors_of_the_server_are_its_answer_and_those_of_ebbtide_are_not() {
+        let error = |code| Saw::Error(RpcError { code, message: String::new() });
+        for (saw, answer) in [
+            (error(-32602), true),
+            (error(7), true),
+            (error(-32009), true),
+            (error(-32010), false),
+            (error(-32011), false),
+            (error(-32012), false),
+            (error(-32013), true),
+            (Saw::ToolError(String::new()), true),
+            (Saw::Status(400, Some(RpcError { code: -32602, message: String::new() })), false),
+            (Saw::NoAnswer(String::new()), false),
+            (Saw::SessionGone(404), false),
+            (Saw::TimeOut, false),
+        ] {
+            assert_eq!(saw.is_answer(), answer, "{saw:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_ends_by_404_or_a_word_about_it() {
+        let no = r#"{"error":{"code":-32000,"message":"Bad Request: No valid session ID"}}"#;
+        for (status, body, gone) in [
+            (404, "", true),
+            (400, no, true),
+            (400, "Mcp-Session-Id header is required", true),
+            (400, "no such tool", false),
+            (503, no, false),
+        ] {
+            assert_eq!(is_session_gone(status, body.as_bytes()), gone, "{status} {body}");
+        }
+        assert!(Saw::SessionGone(400).ends_session() && Saw::ResumeRefused(404).ends_session());
+        assert!(!Saw::ResumeRefused(503).ends_session() && !Saw::Status(404, None).ends_session());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The stand-alone GET stream of a legacy session: opened, read, and opened again when it ends.
 //!
-//! Never expects anything on it, and never tells the calls beside it what became of it.
+//! Never expects anything on it, and never tells the calls beside it what became of it; a 404 is
+//! noted as the session's end.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 use super::{
     EVENT_BOUND,
     connection::{Connections, Exchange},
-    ledger::Ledger,
+    ledger::{Held, Ledger},
     outcome::Return,
     target::Target,
     work::{self, Session},
@@ -17,7 +18,7 @@ use super::{
 use crate::mcp::{events::Events, sse::Position};
 
 /// Lives as long as its session, or until reopening is refused as often as clients try.
-pub async fn run(target: Arc<Target>, session: Session, ledger: Arc<Ledger>) {
+pub async fn run(target: Arc<Target>, session: Session, held: Held, ledger: Arc<Ledger>) {
     let mut connections = Connections::new(Arc::clone(&target));
     let mut back = Return::default();
     let mut opened = false;
@@ -26,7 +27,11 @@ pub async fn run(target: Arc<Target>, session: Session, ledger: Arc<Ledger>) {
         let Ok(request) = work::get(&target, &session, last) else { return };
         match connections.send(request).await {
             Ok(exchange) if exchange.head.status == 200 && exchange.is_events() => {
-                ledger.note().streams.opened += 1;
+                {
+                    let streams = &mut ledger.note().streams;
+                    streams.opened += 1;
+                    streams.came_back += u64::from(opened);
+                }
                 opened = true;
                 back.opened();
                 if read(exchange, &mut back).await {
@@ -37,11 +42,15 @@ pub async fn run(target: Arc<Target>, session: Session, ledger: Arc<Ledger>) {
             }
             // This server has no such stream, as most have none.
             _ if !opened => return,
-            _ if !back.refused() => {
-                ledger.note().streams.given_up += 1;
-                return;
+            refused => {
+                if refused.is_ok_and(|exchange| exchange.head.status == 404) {
+                    held.lose();
+                }
+                if !back.refused() {
+                    ledger.note().streams.given_up += 1;
+                    return;
+                }
             }
-            _ => {}
         }
         sleep(back.wait).await;
     }

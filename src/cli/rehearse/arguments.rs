@@ -39,10 +39,13 @@ pub enum Kind {
 
 pub fn command() -> Command {
     Command::new("rehearse")
-        .about("Play many MCP clients against a URL while it is rolled out; exit 0 if no call was lost")
+        .about("Play many MCP clients against a URL while it is rolled out; exit 0 if nothing was lost")
         .after_help(
             "Runs until Ctrl-C, or for --duration, or with --rollout until that is done. A second \
-             Ctrl-C does not wait for the calls under way.\n\nExample: ebbtide rehearse \
+             Ctrl-C does not wait for the calls under way.\n\nA legacy client has one session for the \
+             whole run, and its stand-alone stream; once the server does not know it any more, \
+             every later call of it is lost, as real clients lose it. An error of the server's own \
+             is an answer.\n\nExample: ebbtide rehearse \
              http://mcp.example/mcp --tool 'report={\"days\":30}' --rollout deployment/mcp",
         )
         .arg(Arg::new("url").value_name("URL").required(true).help("The MCP endpoint, path and all"))

@@ -1,5 +1,5 @@
 //! `ebbtide rehearse`: many MCP clients against a URL while somebody, or this, rolls it out; then
-//! what became of every call.
+//! what became of every call and session.
 //!
 //! Never counts a call as right that a real client would have lost.
 

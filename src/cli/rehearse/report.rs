@@ -31,6 +31,8 @@ pub struct Report {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Row {
     calls: usize,
+    /// Answered with an error of the server's own.
+    errors: usize,
     lost: usize,
     hung: usize,
     /// Of the answers.
@@ -40,6 +42,7 @@ struct Row {
 impl Row {
     fn add(&mut self, call: &Call) {
         self.calls += 1;
+        self.errors += usize::from(call.error.is_some());
         match &call.lost {
             None => self.slowest = self.slowest.max(call.took),
             Some(saw) => {
@@ -49,10 +52,15 @@ impl Row {
         }
     }
 
+    fn ok(&self) -> usize {
+        self.calls - self.errors - self.lost
+    }
+
     fn json(&self) -> Value {
         json!({
             "calls": self.calls,
-            "ok": self.calls - self.lost,
+            "ok": self.ok(),
+            "errors": self.errors,
             "lost": self.lost,
             "hung": self.hung,
             "slowest_seconds": self.slowest.as_secs_f64(),
@@ -61,10 +69,11 @@ impl Row {
 }
 
 impl Report {
-    /// Whether no call was lost, and enough was seen to say so.
+    /// Whether no call and no session was lost, and enough was seen to say so.
     pub fn is_clean(&self) -> bool {
         self.trouble.is_none()
             && self.record.lost == 0
+            && self.record.sessions.lost == 0
             && self.record.unfinished == 0
             && self.silent_eras().next().is_none()
     }
@@ -113,11 +122,12 @@ impl Report {
             "unfinished": self.record.unfinished,
             "table": table.collect::<Vec<_>>(),
             "sessions": {
-                "opened": sessions.opened, "lost": sessions.lost, "refused": sessions.refused,
+                "opened": sessions.opened, "held": sessions.held(), "lost": sessions.lost,
+                "refused": sessions.refused,
             },
             "streams": {
                 "opened": streams.opened, "ended": streams.ended, "broken": streams.broken,
-                "given_up": streams.given_up,
+                "came_back": streams.came_back, "given_up": streams.given_up,
             },
             "pods": self.pods(),
             "latency": { "p50_seconds": within(500), "p99_seconds": within(990), "classes": times.json() },
@@ -128,7 +138,8 @@ impl Report {
 
     /// The whole in one sentence, or as many as there are reasons for a no.
     fn verdict(&self) -> String {
-        let Row { calls, lost, hung, .. } = self.total();
+        let Row { calls, errors, lost, hung, .. } = self.total();
+        let sessions = &self.record.sessions;
         let mut reasons = Vec::new();
         if lost > 0 {
             let hung = match hung {
@@ -136,6 +147,13 @@ impl Report {
                 hung => format!(", {hung} of them without the client being told"),
             };
             reasons.push(format!("{lost} of {calls} calls were lost{hung}."));
+        }
+        if sessions.lost > 0 {
+            reasons.push(format!(
+                "{} of {} sessions were lost: the server did not know them any more, and most real \
+                 clients open no other, so that every later call of theirs fails.",
+                sessions.lost, sessions.opened
+            ));
         }
         if self.record.unfinished > 0 {
             reasons.push(format!(
@@ -149,9 +167,14 @@ impl Report {
                 Era::Modern => ("2026-07-28", Era::Legacy),
                 Era::Legacy => ("2025-11-25", Era::Modern),
             };
+            let error = self.errors().find(|(call, _)| call.era == era);
+            let but = match error {
+                None => String::new(),
+                Some((call, saw)) => format!(" with a result, but {} with {saw}", call.kind),
+            };
             reasons.push(format!(
-                "No call of a {} client was answered: is this the server's URL, and does it speak \
-                 {version}? `--era {}` leaves these clients out.",
+                "No call of a {} client was answered{but}: is this the server's URL, and does it \
+                 speak {version}? `--era {}` leaves these clients out.",
                 era.name(),
                 other.name()
             ));
@@ -160,13 +183,22 @@ impl Report {
             reasons.push(format!("This proves nothing: {trouble}."));
         }
         if reasons.is_empty() {
-            let sessions = match self.record.sessions.lost {
+            let sessions = match sessions.opened {
                 0 => String::new(),
-                lost => format!("; {lost} sessions were, and were opened anew"),
+                opened => format!(", and none of {opened} sessions"),
             };
-            return format!("None of {calls} calls was lost{sessions}.");
+            let errors = match errors {
+                0 => String::new(),
+                errors => format!(" {errors} were answered with an error of the server's own."),
+            };
+            return format!("None of {calls} calls was lost{sessions}.{errors}");
         }
         reasons.join("\n  ")
+    }
+
+    /// The calls that were answered with an error of the server's own.
+    fn errors(&self) -> impl Iterator<Item = (&Call, &Saw)> {
+        self.record.calls.iter().filter_map(|call| Some((call, call.error.as_ref()?)))
     }
 
     /// Eras of which no call was answered.
@@ -206,8 +238,8 @@ impl Report {
         let rows = self.rows();
         let width = rows.keys().map(|(_, kind)| kind.chars().count()).max().unwrap_or(0).max(10);
         let mut text = format!(
-            "  {:<7} {:<width$} {:>8} {:>8} {:>6} {:>6} {:>8}\n",
-            "era", "call", "calls", "ok", "lost", "hung", "slowest"
+            "  {:<7} {:<width$} {:>8} {:>8} {:>6} {:>6} {:>6} {:>8}\n",
+            "era", "call", "calls", "ok", "errors", "lost", "hung", "slowest"
         );
         let mut line = |era: &str, kind: &str, row: &Row| {
             let bad = |count: usize| match count {
@@ -216,9 +248,10 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "  {era:<7} {kind:<width$} {:>8} {:>8} {} {} {:>8}",
+                "  {era:<7} {kind:<width$} {:>8} {:>8} {:>6} {} {} {:>8}",
                 row.calls,
-                row.calls - row.lost,
+                row.ok(),
+                row.errors,
                 bad(row.lost),
                 bad(row.hung),
                 if row.lost < row.calls { seconds(row.slowest) } else { "-".into() }
@@ -237,13 +270,26 @@ impl Report {
         if self.eras.contains(&Era::Legacy) {
             let _ = writeln!(
                 text,
-                "\n  sessions: {} opened, {} lost, {} times refused with 503 and asked for again",
-                sessions.opened, sessions.lost, sessions.refused
+                "\n  sessions: {} opened, {} held, {} lost; {} times refused with 503 and asked for again",
+                sessions.opened,
+                sessions.held(),
+                sessions.lost,
+                sessions.refused
             );
             let _ = writeln!(
                 text,
-                "  stand-alone streams: {} opened, {} ended by the server, {} broken off, {} given up",
-                streams.opened, streams.ended, streams.broken, streams.given_up
+                "  stand-alone streams: {} opened, {} ended by the server, {} broken off, {} came \
+                 back, {} given up",
+                streams.opened, streams.ended, streams.broken, streams.came_back, streams.given_up
+            );
+        }
+        if let Some((call, saw)) = self.errors().next() {
+            let _ = writeln!(
+                text,
+                "  errors of the server's own, which are answers: the first of {} was {} {}: {saw}",
+                self.total().errors,
+                call.kind,
+                call.id
             );
         }
         let pods = self.pods();
@@ -286,7 +332,8 @@ impl Report {
     }
 
     fn call_json(&self, call: &Call) -> Value {
-        let saw = call.lost.as_ref();
+        let lost = call.lost.as_ref();
+        let saw = lost.or(call.error.as_ref());
         json!({
             "at": self.at(call).to_string(),
             "seconds_since_start": call.started.as_secs_f64(),
@@ -296,7 +343,8 @@ impl Report {
             "id": call.id,
             "pod": call.pod,
             "ok": saw.is_none(),
-            "hung": saw.is_some_and(Saw::hangs),
+            "lost": lost.is_some(),
+            "hung": lost.is_some_and(Saw::hangs),
             "saw": saw.map(Saw::word),
             "status": saw.and_then(Saw::status),
             "code": saw.and_then(Saw::code),
@@ -322,6 +370,7 @@ mod tests {
             id: id.into(),
             pod: Some("mcp-0".into()),
             lost,
+            error: None,
         }
     }
 
@@ -378,10 +427,50 @@ mod tests {
         assert!(!trouble.is_clean());
         assert_eq!(trouble.verdict(), "This proves nothing: the rollout was stuck.");
 
-        let mut sessions = report(right());
-        sessions.record.sessions.lost = 4;
-        assert!(sessions.is_clean());
-        assert!(sessions.verdict().contains("4 sessions were"), "{}", sessions.verdict());
+        let mut held = report(right());
+        held.record.sessions.opened = 4;
+        assert!(held.is_clean());
+        assert_eq!(held.verdict(), "None of 3 calls was lost, and none of 4 sessions.");
+        held.record.sessions.lost = 3;
+        assert!(!held.is_clean());
+        assert!(held.verdict().starts_with("3 of 4 sessions were lost"), "{}", held.verdict());
+    }
+
+    #[test]
+    fn errors_of_the_server_are_answers_and_are_told() {
+        let unknown = RpcError { code: -32602, message: "unknown tool".into() };
+        let mut refused = call(Era::Legacy, "tools/call a", "1-3", None);
+        refused.error = Some(Saw::Error(unknown));
+        let mut calls = right();
+        calls.push(refused);
+        let mut some = report(calls);
+        assert!(some.is_clean());
+        let verdict =
+            "None of 4 calls was lost. 1 were answered with an error of the server's own.";
+        assert_eq!(some.verdict(), verdict);
+        let page = some.page(false);
+        for part in [
+            "legacy  tools/call a        1        0      1      0      0    30 ms",
+            "the first of 1 was tools/call a 1-3: error -32602: unknown tool",
+        ] {
+            assert!(page.contains(part), "{part}\n{page}");
+        }
+        let json = some.json();
+        assert_eq!((&json["total"]["ok"], &json["total"]["errors"]), (&json!(3), &json!(1)));
+        let told = &json["calls"][3];
+        assert_eq!(
+            (&told["ok"], &told["lost"], &told["code"]),
+            (&json!(false), &json!(false), &json!(-32602))
+        );
+
+        // Where no call was answered otherwise, it proves nothing.
+        some.record.calls.remove(2);
+        assert!(!some.is_clean());
+        assert!(
+            some.verdict().contains("but tools/call a with error -32602"),
+            "{}",
+            some.verdict()
+        );
     }
 
     #[test]
@@ -391,15 +480,16 @@ mod tests {
         calls.push(call(Era::Modern, "tools/call slow", "0-2", Some(Saw::Error(refused))));
         calls.push(call(Era::Modern, "tools/call slow", "0-3", Some(Saw::TimeOut)));
         let mut report = report(calls);
-        report.record.sessions = Sessions { opened: 3, lost: 2, refused: 1 };
-        report.record.streams = Streams { opened: 4, ended: 3, broken: 2, given_up: 1 };
+        report.record.sessions = Sessions { opened: 5, lost: 2, refused: 1 };
+        report.record.streams =
+            Streams { opened: 9, ended: 3, broken: 2, came_back: 4, given_up: 1 };
         let page = report.page(false);
         for part in [
-            "modern  tools/call slow        2        0      2      1        -",
-            "modern  tools/list             1        1      0      0    30 ms",
-            "all                            5        3      2      1    30 ms",
-            "3 opened, 2 lost, 1 times refused",
-            "4 opened, 3 ended by the server, 2 broken off, 1 given up",
+            "modern  tools/call slow        2        0      0      2      1        -",
+            "modern  tools/list             1        1      0      0      0    30 ms",
+            "all                            5        3      0      2      1    30 ms",
+            "5 opened, 3 held, 2 lost; 1 times refused",
+            "9 opened, 3 ended by the server, 2 broken off, 4 came back, 1 given up",
             "answers by pod: mcp-0 5",
             "half within 30 ms, 99 % within 30 ms",
             "03:04:06.500   30 ms  modern tools/call slow 0-2 mcp-0: error -32010: draining\n",
@@ -421,7 +511,7 @@ mod tests {
         assert_eq!(json["clean"], false);
         assert_eq!(
             json["total"],
-            json!({ "calls": 4, "ok": 3, "lost": 1, "hung": 0, "slowest_seconds": 0.03 })
+            json!({ "calls": 4, "ok": 3, "errors": 0, "lost": 1, "hung": 0, "slowest_seconds": 0.03 })
         );
         assert_eq!(json["calls"].as_array().map(Vec::len), Some(4));
         let lost = &json["lost"][0];

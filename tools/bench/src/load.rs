@@ -3,7 +3,7 @@
 //!
 //! Never follows more of HTTP than the answers of `upstream` need.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::{
@@ -19,11 +19,22 @@ pub const CONNECTIONS: usize = 64;
 /// Only a contender that hangs takes so long.
 const HANG: Duration = Duration::from_mins(1);
 
+/// The path at which sessions are opened.
+pub const SESSIONS: &str = "/sessions";
+
 /// The path of requests that are not known as MCP.
 pub const UNKNOWN: &str = "/other";
 
+/// The session that calls are in, where it does not matter.
+const SESSION: &str = "0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11";
+
 /// What a call looks like: 300 bytes of body or 4 KiB, under the headers that MCP clients send.
 pub fn post(path: &str, size: usize) -> Vec<u8> {
+    post_in(path, size, SESSION)
+}
+
+/// The same in that session.
+pub fn post_in(path: &str, size: usize, id: &str) -> Vec<u8> {
     let (before, after) = (
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":""#,
         r#""}}}"#,
@@ -37,7 +48,7 @@ pub fn post(path: &str, size: usize) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: mcp.example.com\r\naccept: application/json, \
          text/event-stream\r\ncontent-type: {media}\r\nmcp-protocol-version: \
-         2025-11-25\r\n{session}: 0b3f1f9e-5d0c-4a51-9d5c-9a2f8d1a7c11\r\nuser-agent: \
+         2025-11-25\r\n{session}: {id}\r\nuser-agent: \
          node\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -46,13 +57,22 @@ pub fn post(path: &str, size: usize) -> Vec<u8> {
 
 /// Makes that many calls over all connections together; fails when one is not answered by 200.
 pub async fn calls(port: u16, number: usize, path: &str, size: usize) -> anyhow::Result<()> {
-    let request: std::sync::Arc<[u8]> = post(path, size).into();
+    repeat(loopback(port), number, &post(path, size)).await
+}
+
+pub fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// The same with any request.
+pub async fn repeat(to: SocketAddr, number: usize, request: &[u8]) -> anyhow::Result<()> {
+    let request: Arc<[u8]> = request.into();
     let mut connections = JoinSet::new();
     for index in 0..CONNECTIONS {
         let share = number / CONNECTIONS + usize::from(index < number % CONNECTIONS);
-        let request = std::sync::Arc::clone(&request);
+        let request = Arc::clone(&request);
         connections.spawn(async move {
-            let mut stream = connect(port).await?;
+            let mut stream = connect_to(to).await?;
             let mut buffer = vec![0; 16 * 1024];
             for _ in 0..share {
                 stream.write_all(&request).await?;
@@ -67,8 +87,40 @@ pub async fn calls(port: u16, number: usize, path: &str, size: usize) -> anyhow:
     Ok(())
 }
 
+/// Opens that many sessions, one after the other; the id of the last.
+pub async fn open_sessions(to: SocketAddr, number: usize) -> anyhow::Result<String> {
+    let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1.0.0"}}}"#;
+    let request = format!(
+        "POST {SESSIONS} HTTP/1.1\r\nhost: mcp.example.com\r\naccept: application/json, \
+         text/event-stream\r\ncontent-type: application/json\r\nuser-agent: \
+         node\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = connect_to(to).await?;
+    let mut buffer = vec![0; 16 * 1024];
+    let mut last = String::new();
+    for _ in 0..number {
+        stream.write_all(request.as_bytes()).await?;
+        answer(&mut stream, &mut buffer).await?;
+        last = session(&buffer).context("an answer without a session")?;
+    }
+    Ok(last)
+}
+
+/// The id of the session that the answer opens.
+fn session(answer: &[u8]) -> Option<String> {
+    const FIELD: &str = "mcp-session-id: ";
+    let head = std::str::from_utf8(&answer[..head_end(answer)?]).ok()?;
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(FIELD))?;
+    Some(line[FIELD.len()..].to_owned())
+}
+
 pub async fn connect(port: u16) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    connect_to(loopback(port)).await
+}
+
+async fn connect_to(to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -123,4 +175,26 @@ pub async fn ends_properly(mut stream: TcpStream) -> bool {
     let mut rest = Vec::new();
     let read = timeout(HANG, stream.read_to_end(&mut rest)).await;
     matches!(read, Ok(Ok(_))) && rest.ends_with(b"0\r\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_the_session_that_it_opens() {
+        let answer = b"HTTP/1.1 200 OK\r\nMcp-Session-Id: e1.Ab\r\nContent-Length: 0\r\n\r\n\0\0";
+        assert_eq!(session(answer).as_deref(), Some("e1.Ab"));
+        assert_eq!(session(b"HTTP/1.1 200 OK\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn calls_have_their_size_in_any_session() {
+        for id in [SESSION, "e1.another"] {
+            let text = String::from_utf8(post_in("/small", 300, id)).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body.len(), 300);
+            assert!(head.contains(&format!("mcp-session-id: {id}\r\n")), "{head}");
+        }
+    }
 }

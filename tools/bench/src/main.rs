@@ -4,6 +4,7 @@
 
 #![allow(clippy::cast_precision_loss, reason = "these are figures for people")]
 
+mod cluster;
 mod contender;
 mod load;
 mod measure;
@@ -23,7 +24,9 @@ use nix::{
 
 use crate::{
     contender::{ALL, Contender, Place, find},
-    measure::{cpu, instructions, instructions::Instrument, memory, start, stop},
+    measure::{
+        cpu, forwarded, instructions, instructions::Instrument, memory, sessions, start, stop,
+    },
     report::Figures,
     upstream::Upstream,
 };
@@ -139,6 +142,11 @@ async fn run(ebbtide: PathBuf, scratch: PathBuf, rounds: usize) -> anyhow::Resul
     eprintln!("processor time of small requests, then of large ones…");
     figures.small = cpu::measure(&place, &contenders, rounds, "/small", 300).await?;
     figures.large = cpu::measure(&place, &contenders, rounds, "/large", 4096).await?;
+    eprintln!("processor time of calls that another pod forwards…");
+    match forwarded::measure(&place, &upstream, rounds).await {
+        Ok(ratio) => figures.forwarded = Some(ratio),
+        Err(error) => figures.left_out.push(format!("calls that another pod forwards: {error:#}")),
+    }
     figures.instrument = Instrument::here().await;
     if let Some(instrument) = figures.instrument {
         for &contender in &contenders {
@@ -158,6 +166,8 @@ async fn run(ebbtide: PathBuf, scratch: PathBuf, rounds: usize) -> anyhow::Resul
         eprintln!("memory of {}…", contender.name());
         figures.memory.push(memory::measure(&place, contender, figures.streams).await?);
     }
+    eprintln!("memory of sessions…");
+    figures.session = Some(sessions::measure(&place).await?);
     eprintln!("time to the first answer…");
     figures.start = start::measure(&place, &contenders).await?;
     for &contender in contenders.iter().filter(|one| **one != Contender::Naive) {

@@ -33,12 +33,37 @@ pub fn cpu(pid: u32) -> anyhow::Result<u64> {
 
 /// Resident bytes, of all its processes; what they share counts once for each.
 pub fn resident(pid: u32) -> anyhow::Result<u64> {
+    bytes(pid, "VmRSS:")
+}
+
+/// Of these, what is no file's: heap and stacks.
+pub fn anonymous(pid: u32) -> anyhow::Result<u64> {
+    bytes(pid, "RssAnon:")
+}
+
+fn bytes(pid: u32, field: &str) -> anyhow::Result<u64> {
     let mut sum = 0;
     for pid in tree(pid) {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        sum += kilobytes.context("no VmRSS in /proc")?.parse::<u64>()? * 1024;
+        sum += kilobytes(&status, field).with_context(|| format!("no {field} in /proc"))? * 1024;
     }
     Ok(sum)
+}
+
+fn kilobytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_status() {
+        let status = "VmRSS:\t    4608 kB\nRssAnon:\t    1212 kB\nRssFile:\t 3396 kB\n";
+        assert_eq!(kilobytes(status, "VmRSS:"), Some(4608));
+        assert_eq!(kilobytes(status, "RssAnon:"), Some(1212));
+        assert_eq!(kilobytes(status, "RssShmem:"), None);
+    }
 }

@@ -17,6 +17,9 @@ pub struct Figures {
     pub contenders: Vec<Contender>,
     pub small: Vec<Cpu>,
     pub large: Vec<Cpu>,
+    /// Processor time of both sidecars for a call that one of them forwards, by that of a direct
+    /// one.
+    pub forwarded: Option<f64>,
     pub instrument: Option<Instrument>,
     /// Per contender: small, large.
     pub instructions: Vec<(f64, f64)>,
@@ -24,6 +27,8 @@ pub struct Figures {
     pub unknown: Option<f64>,
     pub streams: usize,
     pub memory: Vec<Memory>,
+    /// Bytes per open session.
+    pub session: Option<f64>,
     pub start: Vec<f64>,
     pub stops: Vec<Stop>,
     pub binary: u64,
@@ -71,6 +76,11 @@ impl Figures {
                 self.ratio(&self.small, Contender::NaiveOneThread),
             ),
             goal(
+                "CPU of both sidecars for a call that one forwards, by a direct call's",
+                2.2,
+                self.forwarded.unwrap_or(f64::NAN),
+            ),
+            goal(
                 "thousand instructions per request",
                 34.0,
                 self.of_ebbtide(&self.instructions, |(small, _)| thousand(*small)),
@@ -96,6 +106,11 @@ impl Figures {
                 "KB per open event stream, most open",
                 30.0,
                 self.of_ebbtide(&self.memory, |memory| thousand(memory.at_most)),
+            ),
+            goal(
+                "KiB of anonymous memory per open session, 10,000 open",
+                1.0,
+                self.session.unwrap_or(f64::NAN) / 1024.0,
             ),
             goal("MiB idle", 5.0, self.of_ebbtide(&self.memory, |memory| mebibytes(memory.idle))),
             goal("MB of the stripped binary", 9.0, self.binary as f64 / 1e6),
@@ -143,7 +158,7 @@ Written by `make bench`. All contenders ran in one run on one core, together wit
         let mut out = format!(
             "## Cost of a request
 
-A JSON-RPC POST of 300 bytes (answer 304) or of 4 KiB (answer 4 KiB) on 64 keep-alive connections. CPU is the proxy's own, in seconds per 100,000 requests, the median of {} slices of 10,000; the ratio is the median of ebbtide's slices by the other's in the same round. Instructions are those in user space per request, in thousands, by `{by}`.
+A JSON-RPC POST of 300 bytes (answer 304) or of 4 KiB (answer 4 KiB) on 64 keep-alive connections. CPU is the proxy's own, in seconds per 100,000 requests, the median of {} slices of 10,000; the ratio is the median of ebbtide's slices by the other's in the same round. Of a call that one sidecar forwards to another, since the session is there, the processor time of both is compared in the same way with that of the call that comes to the right one. Instructions are those in user space per request, in thousands, by `{by}`.
 
 | | CPU s, 300 B | ebbtide by it | CPU s, 4 KiB | ebbtide by it | Ki user, 300 B | Ki user, 4 KiB |
 |---|---|---|---|---|---|---|
@@ -172,7 +187,7 @@ A JSON-RPC POST of 300 bytes (answer 304) or of 4 KiB (answer 4 KiB) on 64 keep-
         let mut out = format!(
             "## Memory and start
 
-Resident memory; an open stream is a GET that got one event and stays. First 200: milliseconds from the start of the process, the median of 15. ebbtide's binary has {:.2} MB.
+Resident memory; an open stream is a GET that got one event and stays. Sessions are opened by `initialize`, one after the other, and count by what of memory is no file's. First 200: milliseconds from the start of the process, the median of 15. ebbtide's binary has {:.2} MB.
 
 | | idle MiB | bytes per stream, 1,000 open | bytes per stream, {} open | first 200 ms |
 |---|---|---|---|---|
@@ -231,4 +246,29 @@ fn mebibytes(bytes: u64) -> f64 {
 
 fn thousands(count: f64) -> String {
     if count.is_nan() { "–".to_owned() } else { format!("{:.1}", count / 1000.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_seen_misses_its_goal() {
+        let seen = |figures: &Figures, what: &str| {
+            let goals = figures.goals();
+            goals.iter().find(|goal| goal.what.contains(what)).map(Goal::is_met)
+        };
+        let mut figures = Figures::default();
+        for (what, of) in [("one forwards", 2.2), ("per open session", 1024.0)] {
+            for (figure, met) in [(None, false), (Some(of), true), (Some(of * 1.01), false)] {
+                (figures.forwarded, figures.session) = (figure, figure);
+                assert_eq!(seen(&figures, what), Some(met), "{what} {figure:?}");
+            }
+        }
+        assert!(
+            figures
+                .markdown()
+                .contains("for a call that one forwards, by a direct call's | ≤ 2.2 |")
+        );
+    }
 }

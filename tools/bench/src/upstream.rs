@@ -19,11 +19,15 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::watch};
 
+use crate::load;
+
 /// What the measurements see and steer.
 pub struct Upstream {
     pub port: u16,
     /// Slow calls that have arrived, since the start.
     pub arrived: Arc<AtomicUsize>,
+    /// Sessions that it has opened.
+    pub opened: Arc<AtomicUsize>,
     /// Slow calls up to this number are answered.
     pub answered: watch::Sender<usize>,
 }
@@ -31,6 +35,8 @@ pub struct Upstream {
 /// Bytes of the small and the large answer.
 pub const SMALL: usize = 304;
 pub const LARGE: usize = 4096;
+
+const OPENED: &[u8] = br#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"bench","version":"1.0.0"}}}"#;
 
 type Answer = Response<Either<Full<Bytes>, Endless>>;
 
@@ -58,26 +64,29 @@ impl Upstream {
         let port = listener.local_addr()?.port();
         let (sender, answered) = watch::channel(0);
         let arrived = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&arrived);
+        let opened = Arc::new(AtomicUsize::new(0));
+        let (count, sessions) = (Arc::clone(&arrived), Arc::clone(&opened));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 drop(stream.set_nodelay(true));
                 let (count, answered) = (Arc::clone(&count), answered.clone());
+                let sessions = Arc::clone(&sessions);
                 let service = service_fn(move |request| {
-                    answer(request, Arc::clone(&count), answered.clone())
+                    answer(request, Arc::clone(&count), Arc::clone(&sessions), answered.clone())
                 });
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection);
             }
         });
-        Ok(Self { port, arrived, answered: sender })
+        Ok(Self { port, arrived, opened, answered: sender })
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
     arrived: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
     mut answered: watch::Receiver<usize>,
 ) -> Result<Answer, hyper::Error> {
     let (head, body) = request.into_parts();
@@ -89,6 +98,14 @@ async fn answer(
         return Ok(response.expect("a valid head"));
     }
     body.collect().await?;
+    if head.uri.path() == load::SESSIONS {
+        let number = opened.fetch_add(1, Relaxed) + 1;
+        let response = Response::builder()
+            .header("content-type", "application/json")
+            .header("mcp-session-id", format!("{number:08x}-5d0c-4a51-9d5c-9a2f8d1a7c11"))
+            .body(Either::Left(Full::new(Bytes::from_static(OPENED))));
+        return Ok(response.expect("a valid head"));
+    }
     let size = if head.uri.path() == "/large" { LARGE } else { SMALL };
     if head.uri.path() == "/slow" {
         let number = arrived.fetch_add(1, Relaxed) + 1;

@@ -4,6 +4,7 @@
 mod hooks;
 mod probes;
 mod rollout;
+mod state;
 mod traffic;
 
 use super::world::{Container, Workload, World};
@@ -175,6 +176,17 @@ pub const RULES: &[Rule] = &[
         "Clients are sent to pods that are not ready yet, and to those that drain, until the very \
          end.",
         "No `publishNotReadyAddresses`, or a second Service that has it and serves no client.",
+    ),
+    rule(
+        "stateful-reopens",
+        state::stateful_reopens,
+        "A session whose pod is gone, or whose server has crashed, is opened anew: its client goes \
+         on as if nothing had happened, while what the server kept in memory for it (a login, a \
+         directory, what earlier calls made) is no longer there, and nobody is told.",
+        "The annotation `config.ebbtide.dev/sessions: pin` on the pod, or `--sessions pin`: such a \
+         session is served by its own pod whoever is asked, and ends with it, which its client is \
+         told. Or a server that keeps its state where all pods find it, and no annotation \
+         `ebbtide.dev/stateful`.",
     ),
     rule(
         "max-unavailable-all",

@@ -36,26 +36,26 @@ pub fn most_streams() -> anyhow::Result<usize> {
 
 pub async fn measure(place: &Place, contender: Contender, most: usize) -> anyhow::Result<Memory> {
     let running = contender.start(place, &[]).await?;
-    let idle = settled(running.pid()).await?;
+    let idle = settled(running.pid(), process::resident).await?;
     let mut streams = Vec::new();
     let mut per_stream = [0.0; 2];
     for (figure, number) in per_stream.iter_mut().zip([1000.min(most), most]) {
         while streams.len() < number {
             streams.push(load::stream(running.port).await?);
         }
-        let more = settled(running.pid()).await?.saturating_sub(idle);
+        let more = settled(running.pid(), process::resident).await?.saturating_sub(idle);
         *figure = more as f64 / number as f64;
     }
     let [at_thousand, at_most] = per_stream;
     Ok(Memory { idle, at_thousand, at_most })
 }
 
-/// Resident bytes once they have stopped changing.
-async fn settled(pid: u32) -> anyhow::Result<u64> {
-    let mut last = process::resident(pid)?;
+/// So many bytes once they have stopped changing.
+pub async fn settled(pid: u32, bytes: impl Fn(u32) -> anyhow::Result<u64>) -> anyhow::Result<u64> {
+    let mut last = bytes(pid)?;
     loop {
         sleep(Duration::from_millis(500)).await;
-        let now = process::resident(pid)?;
+        let now = bytes(pid)?;
         if now == last {
             return Ok(now);
         }

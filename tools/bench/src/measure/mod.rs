@@ -1,8 +1,11 @@
-//! One file per thing that is measured; each gives one figure per contender, and judges nothing.
+//! One file per thing that is measured; each gives one figure per contender, or one of ebbtide
+//! alone where the others have no such thing, and judges nothing.
 
 pub mod cpu;
+pub mod forwarded;
 pub mod instructions;
 pub mod memory;
+pub mod sessions;
 pub mod start;
 pub mod stop;
 
