@@ -231,6 +231,19 @@ impl Inflight {
         }
     }
 
+    /// Tells the streams of a session to end, except the exchange of this ticket: another pod has it
+    /// now.
+    pub fn end_streams_of(&self, session: &Arc<Session>, own: &Ticket) {
+        let its = |entry: &Entry| {
+            entry.class().is_stream()
+                && entry.sequence != own.sequence()
+                && entry.session().is_some_and(|known| Arc::ptr_eq(known, session))
+        };
+        for entry in self.entries(its) {
+            entry.end(Ending::Stream);
+        }
+    }
+
     /// Tells everything in flight to end; the finite exchanges among them, described, and the calls
     /// that are pending.
     pub fn end_all(&self, ending: Ending) -> Vec<Exchange> {

@@ -215,8 +215,10 @@ async fn there(
     match (&went, gives) {
         (Went::Answered(_), gives) => {
             proxy.metrics.forwarded.with_label_values(&[to]).inc();
-            if gives.is_some() {
+            if let Some(session) = gives {
                 proxy.metrics.moved(Move::HandedOver);
+                // Its client is to listen there, too.
+                proxy.inflight.end_streams_of(&session, &exchange.ticket);
             }
         }
         (Went::Back(_) | Went::Refused(_), Some(session)) => {

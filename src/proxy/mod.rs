@@ -259,7 +259,8 @@ async fn decide(
             Err(Failure::pending(phase))
         }
         Decision::Refuse => {
-            let failure = Failure::draining(phase, idle && phase == Phase::Drained);
+            let over = idle && phase == Phase::Drained && stays(exchange);
+            let failure = Failure::draining(phase, over);
             Err(match proxy.refuse_with {
                 Refusal::JsonRpc => failure,
                 Refusal::Status => failure.by_status(),

@@ -397,8 +397,15 @@ async fn a_session_follows_when_another_heir_comes() {
         pods.tell(&[("b", true, false)]);
         let first = calls(&b, &session).await;
         assert!(first.starts_with("b-"), "{first}");
+        let mut stream = b.asked(&get(&session)).await;
+        stream.until("\r\n\r\n").await;
         pods.tell(&[("b", true, false), ("c", true, false)]);
         let then = calls(&b, &session).await;
+        // Its client listens there, too, once it comes back.
+        if then.starts_with("c-") {
+            let end = stream.until("0\r\n\r\n").await;
+            assert!(end.contains("retry: "), "{end}");
+        }
         for world in [&c, &b, &c] {
             assert_eq!(calls(world, &session).await, then);
         }
@@ -535,6 +542,19 @@ async fn a_message_that_is_too_large_to_be_sent_again_gets_an_error_and_the_next
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""id":9,"error""#), "{answer}");
     assert_eq!(calls(&world, &session).await, "a-2");
     assert_eq!(server.state(|state| state.opened), 2);
+}
+
+/// Another pod opens it anew, if its client can go on with it.
+#[tokio::test(start_paused = true)]
+async fn a_drained_pod_that_knows_no_other_ends_no_session() {
+    let (world, _) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    let mut client = world.asked(&call("1", &session)).await;
+    client.message().await;
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Drained).await;
+    let answer = world.asked(&call("2", &session)).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("-32010"), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
