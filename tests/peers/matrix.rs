@@ -89,7 +89,7 @@ const SUBSCRIPTION: Ending = Ending {
 };
 const CRASH: Ending = Ending {
     title: "The server crashes in a call",
-    about: "SIGKILL to the server after some progress; the next call is made when it is back, without its sessions.",
+    about: "SIGKILL to the server after some progress; the next call is made when it is back, without its sessions, which ebbtide opens anew.",
     server: STREAMING,
     clients: ALL,
     play: |scene| scene.crash(Kind::Legacy),
@@ -148,11 +148,6 @@ const ENDINGS: &[Ending] = &[
 
 /// Cells that hang, or leave a client of no use, and whose fault that is.
 const FLAWS: &[(&str, &[Client], &str)] = &[
-    (
-        CRASH.title,
-        &[TypeScript1, TypeScript2, Python1, Python2],
-        "The session died with the server, whose 404 says so; these SDKs tell their program and do not initialise anew.",
-    ),
     (
         EXHAUSTED.title,
         &[Python1],
