@@ -103,7 +103,10 @@ fn closes_at(facts: &Facts) -> Option<Instant> {
 /// the time to.
 fn ends_at(facts: &Facts) -> Option<Instant> {
     match facts.connections {
-        0 => idle_since(facts),
+        0 if facts.timings.settle.is_zero() => idle_since(facts),
+        // A pod that is the only one sees its clients come back on new connections, until another
+        // one is ready.
+        0 => closes_at(facts),
         _ => closes_at(facts).map(|at| at + CLOSING),
     }
 }
@@ -268,11 +271,16 @@ mod tests {
         assert_eq!(step(closing, &facts), None);
         assert_eq!(wake_at(closing, &facts), Some(closing + CLOSING));
         assert_eq!(step(closing + CLOSING, &facts), Some(Phase::Drained));
+        // Without one, a new one may come; not where there are no endpoints that lead here.
         facts.connections = 0;
+        assert_eq!(step(now, &facts), None);
+        assert_eq!(step(closing, &facts), Some(Phase::Drained));
+        let settle = std::mem::take(&mut facts.timings.settle);
         assert_eq!(step(now, &facts), Some(Phase::Drained));
         let late = now + seconds(9);
         facts.idle_since = Some(now + seconds(10));
         assert_eq!(wake_at(late, &facts), Some(now + seconds(10)));
+        facts.timings.settle = settle;
         facts.connections = 1;
         assert_eq!(wake_at(late, &facts), Some(now + seconds(11)));
         facts.idle_since = Some(now + seconds(29));

@@ -153,7 +153,10 @@ fn real_clients_survive_a_server_and_a_pod_that_are_killed() {
 
 #[test]
 fn real_clients_without_ebbtide_lose_calls() {
-    let namespace = Namespace::with(Manifest::without_ebbtide().replicas(3));
+    let mut manifest = Manifest::without_ebbtide().replicas(3);
+    // Else they could not even begin.
+    manifest.service()["sessionAffinity"] = "ClientIP".into();
+    let namespace = Namespace::with(manifest);
     let clients = Clients::of(&namespace);
     roll(&namespace, 2);
     let (lost, opened) = clients.lost();
