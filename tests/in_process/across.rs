@@ -14,13 +14,13 @@ use ebbtide::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
 
 const VERSION: &str = "2025-06-18";
-pub const PARAMS: &str =
+const PARAMS: &str =
     r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
 const NOT_FOUND: &str = r#"404 Not Found|{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#;
 const BAD_REQUEST: &str = r#"400 Bad Request|{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#;
@@ -154,19 +154,30 @@ fn json(status: &str, more: &str, text: &str) -> String {
 
 /// A pod: its sidecar, and its server.
 async fn pod(uid: &'static str, pods: &Pods, roaming: Roaming) -> (World, Server) {
-    let settings = Settings { pod: (uid, pods.clone()), roaming, ..Settings::default() };
+    before_a_server(Settings { pod: (uid, pods.clone()), roaming, ..Settings::default() }).await
+}
+
+/// A sidecar and a server that is named as its pod is.
+pub async fn before_a_server(settings: Settings) -> (World, Server) {
+    let server = Server::new(settings.pod.0);
     let mut world = World::start(settings).await;
-    let server = Server::new(uid);
     world.serve(server.clone());
     (world, server)
 }
 
-/// Opens a session; what its client calls it, as a header.
+/// Opens a session, of whose token anybody can read the params.
 async fn open(world: &World) -> String {
+    let session = opened(world).await;
+    let id = session.split_whitespace().nth(1).unwrap();
+    assert_eq!(Token::parse(id, &Keys::default()).unwrap().params(), Some(PARAMS));
+    session
+}
+
+/// Opens a session; what its client calls it, as a header.
+pub async fn opened(world: &World) -> String {
     let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
     let answer = world.asked(&post(&request, "")).await.message().await;
     let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
-    assert_eq!(Token::parse(id, &Keys::default()).unwrap().params(), Some(PARAMS));
     format!("Mcp-Session-Id: {id}\r\n")
 }
 
@@ -338,7 +349,7 @@ async fn a_pod_that_knows_no_other_sends_its_sessions_on_and_ends_none() {
     }
     a.drain.tell(Event::Requested).await;
     a.reached(Phase::Draining).await;
-    sleep(seconds(20.0)).await;
+    a.watch.clone().until(|now| now.last_call).await;
     let answer = a.asked(&call("1", &session)).await.message().await;
     assert!(answer.contains("a-1") && answer.contains("connection: close"), "{answer}");
     assert_eq!(calls(&b, &session).await, "b-1");

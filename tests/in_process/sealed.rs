@@ -7,8 +7,8 @@ use ebbtide::{
 };
 
 use crate::{
-    across::{PARAMS, Server, calls},
-    harness::{Pods, Settings, World, call, get, post},
+    across::{Server, before_a_server, calls, opened},
+    harness::{Pods, Settings, World, call, get},
 };
 
 const ONE: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -22,18 +22,7 @@ const ONE_AND_UNSEALED: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\nun
 
 async fn pod(uid: &'static str, pods: &Pods, keys: &'static str) -> (World, Server) {
     let settings = Settings { pod: (uid, pods.clone()), keys, ..Settings::default() };
-    let mut world = World::start(settings).await;
-    let server = Server::new(uid);
-    world.serve(server.clone());
-    (world, server)
-}
-
-/// Opens a session; what its client calls it, as a header.
-async fn open(world: &World) -> String {
-    let request = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{PARAMS}}}"#);
-    let answer = world.asked(&post(&request, "")).await.message().await;
-    let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
-    format!("Mcp-Session-Id: {id}\r\n")
+    before_a_server(settings).await
 }
 
 fn is_over(answer: &str) -> bool {
@@ -46,7 +35,7 @@ async fn pods_of_one_key_serve_each_others_sessions_and_open_them_anew() {
     let (a, _) = pod("a", &pods, ONE).await;
     let (b, server) = pod("b", &pods, ONE).await;
     pods.tell(&[("a", true, false), ("b", true, false)]);
-    let session = open(&a).await;
+    let session = opened(&a).await;
     assert!(session.contains(": e2."), "{session}");
     for world in [&a, &b] {
         assert_eq!(calls(world, &session).await, "a-1");
@@ -71,7 +60,7 @@ async fn keys_come_and_go_without_a_session_lost() {
             let (a, _) = pod("a", &pods, met[0]).await;
             let (b, _) = pod("b", &pods, met[1]).await;
             pods.tell(&[("a", true, false), ("b", true, false)]);
-            let (of_a, of_b) = (open(&a).await, open(&b).await);
+            let (of_a, of_b) = (opened(&a).await, opened(&b).await);
             for (world, session, name) in
                 [(&a, &of_a, "a-1"), (&a, &of_b, "b-1"), (&b, &of_a, "a-1"), (&b, &of_b, "b-1")]
             {
@@ -90,7 +79,7 @@ async fn a_token_of_another_key_or_none_is_none_of_ours() {
     let (b, other) = pod("b", &pods, ONE).await;
     let (c, _) = pod("c", &pods, OTHER).await;
     pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
-    let (clear, sealed) = (open(&a).await, open(&b).await);
+    let (clear, sealed) = (opened(&a).await, opened(&b).await);
     server.asked();
     other.asked();
     for (world, session) in [(&b, &clear), (&c, &clear), (&a, &sealed), (&c, &sealed)] {
@@ -109,7 +98,7 @@ async fn a_session_whose_key_is_gone_lives_as_long_as_its_pod() {
     let (a, server) = pod("a", &pods, ONE).await;
     let (b, _) = pod("b", &pods, OTHER).await;
     pods.tell(&[("a", true, false), ("b", true, false)]);
-    let session = open(&a).await;
+    let session = opened(&a).await;
     a.sessions.set_keys(Keys::parse(OTHER).unwrap());
     assert_eq!(calls(&a, &session).await, "a-1");
     server.asked();
