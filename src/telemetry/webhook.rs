@@ -3,7 +3,7 @@
 
 use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
-use super::metrics::{Described, Keep};
+use super::keep::{Described, Keep};
 
 /// What became of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
