@@ -1,5 +1,5 @@
 //! A request of a session that may be another pod's: it goes to the pod that has it, or to the one
-//! that opens it anew, which may be this one.
+//! that opens it anew, which may be this one, once it has asked the others for it.
 //!
 //! Never decides where (`sessions::place` does), and never sends on a second time what a peer has
 //! sent.
@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
-    decide, forward, headers, is_idle_beside,
-    peers::PEER,
+    decide, forward, headers,
+    peers::{self, Held, PEER},
     received::{Answer, pass},
     reopen::{self, NotReopened},
     request_body::RequestBody,
@@ -36,15 +36,19 @@ use crate::{
 
 const OWNER: HeaderValue = HeaderValue::from_static("owner");
 const HEIR: HeaderValue = HeaderValue::from_static("heir");
-/// In an answer.
-const ELSEWHERE: HeaderValue = HeaderValue::from_static("elsewhere");
+const GIVEN: HeaderValue = HeaderValue::from_static("given");
+/// In an answer; after a space the UID of the pod that may have it.
+const ELSEWHERE: &str = "elsewhere";
+
+/// Most peers that one request is sent to in vain.
+const MAX_TRIED: usize = 3;
 
 /// Where a request goes next.
 enum Next {
     Here,
     Anew,
-    There { uid: String, peer: Peer, sender: Sender },
-    NotHere,
+    There { uid: Box<str>, peer: Peer, sender: Sender },
+    NotHere(Option<Box<str>>),
     Over,
 }
 
@@ -53,8 +57,9 @@ enum Went {
     Answered(Answer),
     /// The peer cannot be reached.
     Back(Box<Request<RequestBody>>),
-    /// The peer has not got the session.
-    Refused(Box<Request<RequestBody>>),
+    /// The peer has not got the session, and may have named one that has. The request, where it can
+    /// be sent again.
+    Refused(Option<Box<Request<RequestBody>>>, Option<Box<str>>),
 }
 
 pub async fn forward(
@@ -71,22 +76,26 @@ pub async fn forward(
     let sender = sender(request.headers());
     headers::to_upstream(&mut request, &context.forwarded_for);
     proxy.peers.until_known().await;
-    // Asked and in vain.
-    let mut refused = usize::from(proxy.peers.was_refused(text));
+    let ours = proxy.sessions.pod();
+    let mut named = proxy.peers.place(text);
+    let mut tried = Vec::new();
+    let mut asked_around = false;
     loop {
-        let standing = standing(proxy, exchange, text);
+        let standing = standing(proxy, exchange);
         let ends = proxy.drain.phase() >= Phase::Draining;
-        let asked = Asked { token, text, sender, standing, refused: refused > 0, ends };
+        let asked =
+            Asked { token, text, sender, standing, named: named.as_deref(), tried: &tried, ends };
         let next = match next(proxy, &asked) {
             // Who was to have it cannot be reached: it stays as long as it can.
-            Next::There { .. } if refused > 0 && standing == Standing::Leaves => Next::Here,
-            Next::There { .. } if refused > 1 && !ends => Next::Anew,
-            Next::There { .. } | Next::Over if refused > 1 => {
+            Next::There { .. } if !tried.is_empty() && standing == Standing::Leaves => Next::Here,
+            Next::There { .. } if tried.len() >= MAX_TRIED && !ends => Next::Anew,
+            Next::There { .. } | Next::Over if tried.len() >= MAX_TRIED => {
                 let failure = Failure::draining(proxy.drain.phase(), false);
                 return Err(failure.with_body(request.into_body()));
             }
             next => next,
         };
+        request.headers_mut().remove(PEER);
         match next {
             Next::Here => {
                 if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
@@ -94,31 +103,86 @@ pub async fn forward(
                 }
                 return forward::to_server(proxy, exchange, request).await;
             }
-            Next::Anew => return anew(proxy, exchange, request, token, text).await,
+            Next::Anew => {
+                let is_new = standing == Standing::Stranger && sender != Sender::Gives;
+                if is_new && !std::mem::replace(&mut asked_around, true) {
+                    let is_call = exchange.ticket.class() == Class::Call;
+                    let holder = pin!(proxy.peers.holder(text, ours, &tried, is_call));
+                    match unless_ended(&exchange.ticket, holder).await {
+                        Ok(None) => {}
+                        Ok(Some(uid)) if sender == Sender::Client => {
+                            proxy.peers.has_place(text, &uid);
+                            named = Some(uid);
+                            continue;
+                        }
+                        Ok(Some(uid)) => return Ok(not_here(exchange, Some(&uid))),
+                        Err(ending) => {
+                            return Err(Failure::ended(ending).with_body(request.into_body()));
+                        }
+                    }
+                }
+                return anew(proxy, exchange, request, token, text).await;
+            }
             Next::There { uid, peer, sender } => {
                 tracing::debug!(pod = uid, ?sender, "a request goes to the pod of its session");
                 match there(proxy, exchange, request, (&uid, peer), sender).await? {
-                    Went::Answered(answer) => return Ok(answer),
-                    Went::Back(back) => (request, refused) = (back, refused + 1),
-                    Went::Refused(back) => {
-                        proxy.peers.refused(text);
-                        (request, refused) = (back, refused + 1);
+                    Went::Answered(answer) => {
+                        if sender == Sender::ToHeir {
+                            proxy.peers.has_place(text, &uid);
+                        }
+                        return Ok(answer);
+                    }
+                    Went::Back(back) => {
+                        (request, named) = (back, None);
+                        tried.push(uid);
+                    }
+                    Went::Refused(back, hint) => {
+                        tried.push(uid);
+                        let peers = proxy.peers.known();
+                        let is_new = |uid: &str| !tried.iter().any(|tried| &**tried == uid);
+                        named = hint.filter(|uid| is_new(uid) && peers.get(uid).is_some());
+                        // What cannot be sent again finds its way the next time.
+                        let heir = || peers.heir(text, |uid| !is_new(uid));
+                        if let Some(uid) = named.as_deref().or_else(heir) {
+                            proxy.peers.has_place(text, uid);
+                        }
+                        request = back.ok_or_else(Failure::too_large_to_move)?;
                     }
                 }
             }
-            Next::NotHere => {
-                // It is no call that is answered.
-                exchange.ticket.reclassify(Class::Plain);
-                let mut answer = plain(StatusCode::MISDIRECTED_REQUEST);
-                answer.headers_mut().insert(PEER, ELSEWHERE);
-                return Ok(whole(answer));
-            }
+            Next::NotHere(uid) => return Ok(not_here(exchange, uid.as_deref())),
             Next::Over => {
                 proxy.metrics.moved(Move::Lost);
                 return Err(Failure::session_over().with_body(request.into_body()));
             }
         }
     }
+}
+
+/// What a peer hears that has sent a request of a session which is not here.
+fn not_here(exchange: &mut Exchange, named: Option<&str>) -> Answer {
+    // It is no call that is answered.
+    exchange.ticket.reclassify(Class::Plain);
+    let mut answer = plain(StatusCode::MISDIRECTED_REQUEST);
+    let value = named.map(|uid| format!("{ELSEWHERE} {uid}"));
+    let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
+    let value = value.unwrap_or(HeaderValue::from_static(ELSEWHERE));
+    answer.headers_mut().insert(PEER, value);
+    whole(answer)
+}
+
+/// The first request of a connection from another sidecar, or one that asks for a session.
+pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Response<()> {
+    let asked = ids::only(headers).and_then(|text| text.to_str().ok());
+    let session = asked.and_then(|text| proxy.sessions.known(text));
+    let held = session.map_or(Held::No, |session| {
+        match [true, false].map(|is_call| held(proxy, &session, 0, is_call)) {
+            [Standing::Lives | Standing::Lost, _] => Held::Here,
+            [_, Standing::Lives | Standing::Lost] => Held::Busy,
+            _ => Held::No,
+        }
+    });
+    peers::greet(meant, proxy.sessions.pod(), held)
 }
 
 fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
@@ -128,41 +192,33 @@ fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
         Place::Here => Next::Here,
         Place::Anew => Next::Anew,
         Place::There(uid, sender) => match peers.get(uid) {
-            Some(peer) => Next::There { uid: uid.to_owned(), peer: *peer, sender },
+            Some(peer) => Next::There { uid: uid.into(), peer: *peer, sender },
             None => Next::Over,
         },
-        Place::NotHere => Next::NotHere,
+        Place::NotHere(named) => Next::NotHere(named.map(Into::into)),
         Place::Over => Next::Over,
     }
 }
 
-fn standing(proxy: &Proxy, exchange: &Exchange, text: &str) -> Standing {
+fn standing(proxy: &Proxy, exchange: &Exchange) -> Standing {
     let Some(session) = exchange.ticket.session() else { return Standing::Stranger };
+    let class = exchange.ticket.class();
+    held(proxy, session, usize::from(!class.is_stream()), class == Class::Call)
+}
+
+/// What a session that is known here is to this pod, beside `own` exchanges.
+fn held(proxy: &Proxy, session: &Session, own: usize, is_call: bool) -> Standing {
     if session.is_lost() {
         return Standing::Lost;
     }
-    if !session.is_movable() {
+    if !session.is_movable() || proxy.drain.phase() < Phase::Draining {
         return Standing::Lives;
     }
-    let drains = proxy.drain.phase() >= Phase::Draining;
-    let leaves = if is_idle_beside(exchange) {
-        drains || has_another_heir(proxy, session, text)
-    } else {
-        // What belongs to a call in flight stays with it. A client that always has one begins its
-        // next elsewhere.
-        let is_late = drains && proxy.drain.snapshot().last_call;
-        exchange.ticket.class() == Class::Call && (session.is_given() || is_late)
-    };
+    // What belongs to a call in flight stays with it. A client that always has one begins its next
+    // elsewhere.
+    let is_late = || session.is_given() || proxy.drain.snapshot().last_call;
+    let leaves = !session.is_busy(own) || (is_call && is_late());
     if leaves { Standing::Leaves } else { Standing::Lives }
-}
-
-/// Whether the session was opened anew here, and another pod has come since that is to have it: all
-/// other pods send its requests there.
-fn has_another_heir(proxy: &Proxy, session: &Session, text: &str) -> bool {
-    let ours = proxy.sessions.pod();
-    let peers = proxy.peers.known();
-    let is_ready = || peers.get(ours).is_some_and(Peer::is_ready);
-    session.is_adopted() && is_ready() && peers.heir(text, None) != Some(ours)
 }
 
 /// Who has sent a request; anybody may say so of himself, since it leads nowhere further.
@@ -170,6 +226,7 @@ fn sender(headers: &HeaderMap) -> Sender {
     match headers.get(PEER) {
         Some(value) if *value == OWNER => Sender::ToOwner,
         Some(value) if *value == HEIR => Sender::ToHeir,
+        Some(value) if *value == GIVEN => Sender::Gives,
         _ => Sender::Client,
     }
 }
@@ -182,7 +239,11 @@ async fn there(
     (uid, peer): (&str, Peer),
     sender: Sender,
 ) -> Result<Went, Failure> {
-    let (mark, to) = if sender == Sender::ToOwner { (OWNER, "owner") } else { (HEIR, "heir") };
+    let (mark, to) = match sender {
+        Sender::ToOwner => (OWNER, "owner"),
+        Sender::Gives => (GIVEN, "heir"),
+        Sender::ToHeir | Sender::Client => (HEIR, "heir"),
+    };
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
     let gives = exchange.ticket.session().filter(|session| session.give(true)).cloned();
@@ -221,28 +282,32 @@ async fn there(
                 proxy.inflight.end_streams_of(&session, &exchange.ticket);
             }
         }
-        (Went::Back(_) | Went::Refused(_), Some(session)) => {
+        (Went::Back(_) | Went::Refused(..), Some(session)) => {
             session.give(false);
         }
-        (Went::Back(_) | Went::Refused(_), None) => {}
+        (Went::Back(_) | Went::Refused(..), None) => {}
     }
     Ok(went)
 }
 
 async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Result<Went, Failure> {
     let response = &sent.response;
-    let is_elsewhere = response.status() == StatusCode::MISDIRECTED_REQUEST
-        && response.headers().get(PEER) == Some(&ELSEWHERE);
-    if !is_elsewhere {
+    let is_misdirected = response.status() == StatusCode::MISDIRECTED_REQUEST;
+    let said = response.headers().get(PEER).filter(|_| is_misdirected);
+    let said = said.and_then(|value| value.to_str().ok()).and_then(|text| {
+        let (word, uid) = text.split_once(' ').unwrap_or((text, ""));
+        (word == ELSEWHERE).then(|| Some(uid).filter(|uid| !uid.is_empty()).map(Box::from))
+    });
+    let Some(named) = said else {
         // What is not needed any more is not held as long as the answer takes.
         drop(sent.connection.take_sent());
         return Ok(Went::Answered(pass(proxy, exchange, sent).await?));
-    }
+    };
     exchange.ticket.settled();
     let request = sent.connection.take_sent().and_then(reopen::again);
     // Its answer has no body.
     sent.slot.release(sent.connection);
-    request.map(Went::Refused).ok_or_else(Failure::too_large_to_move)
+    Ok(Went::Refused(request, named))
 }
 
 /// To our own server, once it has opened the session anew.

@@ -105,7 +105,7 @@ async fn handle(
 ) -> Response<ProxyBody> {
     if let Some(meant) = peers::greeted(&request) {
         context.is_no_client();
-        return peers::greet(meant, proxy.sessions.pod()).map(|()| ProxyBody::Nothing);
+        return across::greet(&proxy, meant, request.headers()).map(|()| ProxyBody::Nothing);
     }
     let (session, elsewhere) = match proxy.sessions.of(request.headers(), request.uri()) {
         Found::Nothing => (None, None),
@@ -201,8 +201,7 @@ async fn admit(
 /// Whether it has to be found out where the session of the exchange is.
 fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
     let may_leave = |session: &Arc<Session>| {
-        session.is_movable()
-            && (phase >= Phase::Draining || session.is_adopted() || session.is_lost())
+        session.is_movable() && (phase >= Phase::Draining || session.is_lost())
     };
     elsewhere || exchange.ticket.session().is_some_and(may_leave)
 }

@@ -6,14 +6,16 @@
 use std::{
     collections::HashMap,
     future::Future,
+    hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
@@ -22,15 +24,23 @@ use tokio::{
 
 use super::request_body::RequestBody;
 use crate::{
-    pool::{self, BoxedIo, Connecting, Pool},
-    sessions::peers::{Peer, Peers},
+    pool::{self, BoxedIo, Budget, Closed, Connecting, Pool},
+    sessions::{
+        ids,
+        peers::{Peer, Peers},
+    },
     telemetry::Metrics,
 };
 
 /// Between sidecars. In a request: what its sender takes the session for. In the first request of
-/// a connection, and its answer: which pod is meant, and which one answers. In an answer: that the
-/// session is not here.
+/// a connection, and its answer: which pod is meant, and which one answers. The same where a pod is
+/// asked for a session: the answer says what it has of it. In any other answer: that the session is
+/// not here, and which pod may have it.
 pub const PEER: HeaderName = HeaderName::from_static("ebbtide-peer");
+
+/// What is said of a session that a pod was asked for.
+const HERE: &str = "here";
+const BUSY: &str = "busy";
 
 /// Longest that a peer may take to answer the first request of a connection.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,9 +51,12 @@ const MAX_HELLO: usize = 1024;
 
 /// Longest wait for the first list of pods.
 const FIRST_LIST: Duration = Duration::from_secs(3);
-/// How long an owner that gave a session away is not asked again.
-const REFUSED_AGE: Duration = Duration::from_mins(1);
-const MAX_REFUSED: usize = 1024;
+/// How long it is remembered where a session was found that is not where it was opened: each time
+/// its owner is asked again, it may have become reachable.
+const PLACE_AGE: Duration = Duration::from_mins(1);
+const MAX_PLACES: usize = 16 * 1024;
+/// Most peers that are asked for a session, those first that would have been its heirs lately.
+const MAX_ASKED: usize = 16;
 
 /// Opens a connection to an address.
 pub type Dial = Box<dyn Fn(SocketAddr) -> Connecting + Send + Sync>;
@@ -56,8 +69,18 @@ pub struct PeerPools {
     metrics: Arc<Metrics>,
     /// By UID.
     pools: Mutex<HashMap<Box<str>, PeerPool>>,
-    /// The sessions that were given away, and when their owners said so.
-    refused: Mutex<HashMap<Box<str>, Instant>>,
+    /// Where sessions were found, and when, by the hash of what their clients call them.
+    places: Mutex<HashMap<u64, (Arc<str>, Instant)>>,
+    hashes: RandomState,
+}
+
+/// What a pod has of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    No,
+    /// A call is in flight; the next one is to begin elsewhere.
+    Busy,
+    Here,
 }
 
 struct PeerPool {
@@ -89,7 +112,8 @@ impl PeerPools {
             known,
             metrics,
             pools: Mutex::default(),
-            refused: Mutex::default(),
+            places: Mutex::default(),
+            hashes: RandomState::new(),
         }
     }
 
@@ -106,28 +130,81 @@ impl PeerPools {
         drop(timeout(FIRST_LIST, known.wait_for(Option::is_some)).await);
     }
 
-    /// Whether the owner of a session has said lately that it gave it away.
+    /// The pod where the session was found lately, if it may still have it.
     #[must_use]
-    pub fn was_refused(&self, text: &str) -> bool {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.get(text).is_some_and(|at| at.elapsed() < REFUSED_AGE)
+    pub fn place(&self, text: &str) -> Option<Box<str>> {
+        let (uid, at) = lock(&self.places).get(&self.hashes.hash_one(text))?.clone();
+        let is_ready = self.known().get(&uid).is_some_and(Peer::is_ready);
+        (is_ready && at.elapsed() < PLACE_AGE).then(|| (*uid).into())
     }
 
-    /// The owner of a session has given it away: it need not be asked again.
-    pub fn refused(&self, text: &str) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= MAX_REFUSED {
-            refused.retain(|_, at| at.elapsed() < REFUSED_AGE);
+    /// The session was found there.
+    pub fn has_place(&self, text: &str, uid: &str) {
+        let key = self.hashes.hash_one(text);
+        let mut places = lock(&self.places);
+        let is_fresh = |at: &Instant| at.elapsed() < PLACE_AGE;
+        if places.get(&key).is_some_and(|(known, at)| **known == *uid && is_fresh(at)) {
+            return;
         }
-        if refused.len() < MAX_REFUSED {
-            refused.insert(text.into(), Instant::now());
+        if places.len() >= MAX_PLACES {
+            places.retain(|_, (_, at)| is_fresh(at));
         }
+        if places.len() < MAX_PLACES {
+            places.insert(key, (uid.into(), Instant::now()));
+        }
+    }
+
+    /// The peer that has the session, though it is neither where it was opened nor its heir: that
+    /// one may have come later. All are asked at once. `out`: those that need not be. `is_call`:
+    /// the request that looks for it would begin a call.
+    pub async fn holder(
+        &self,
+        text: &str,
+        ours: &str,
+        out: &[Box<str>],
+        is_call: bool,
+    ) -> Option<Box<str>> {
+        let known = self.known();
+        let is_out = |uid: &str| uid == ours || out.iter().any(|out| &**out == uid);
+        let asked = known.holders(text, is_out).into_iter().take(MAX_ASKED);
+        let asked = asked.filter_map(|uid| Some((uid, known.get(uid)?)));
+        let mut answers: FuturesUnordered<_> = asked
+            .map(|(uid, peer)| async move { (uid, self.ask(text, uid, *peer).await) })
+            .collect();
+        let first = async {
+            while let Some((uid, held)) = answers.next().await {
+                if held == Held::Here || (held == Held::Busy && !is_call) {
+                    return Some(uid.into());
+                }
+            }
+            None
+        };
+        timeout(REACH_TIMEOUT, first).await.ok().flatten()
+    }
+
+    /// What the peer has of the session; nothing where it cannot be asked.
+    async fn ask(&self, text: &str, uid: &str, peer: Peer) -> Held {
+        let pool = self.pool(uid, peer);
+        let Ok(mut slot) = pool.acquire(Budget::Calls).await else { return Held::No };
+        // Once more where the connection is older than the peer's patience.
+        for _ in 0..2 {
+            let connection = slot.connection().await.ok();
+            let Some((mut connection, question)) = connection.zip(question(text, uid)) else {
+                return Held::No;
+            };
+            if let Ok(answer) = connection.send(question).await {
+                slot.release(connection);
+                return read_held(&answer, uid);
+            }
+            connection.close(Closed::Error);
+        }
+        Held::No
     }
 
     /// The connections to one of them.
     #[must_use]
     pub fn pool(&self, uid: &str, peer: Peer) -> Pool<RequestBody> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = lock(&self.pools);
         if let Some(known) = pools.get(uid).filter(|known| known.address == peer.address) {
             return known.pool.clone();
         }
@@ -146,7 +223,7 @@ impl PeerPools {
         loop {
             sleep(self.limits.idle_timeout.max(Duration::from_secs(1)) / 2).await;
             let known = self.known();
-            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pools = lock(&self.pools);
             pools.retain(|uid, _| known.get(uid).is_some());
             pools.values().for_each(|known| known.pool.reap_once());
         }
@@ -181,17 +258,48 @@ fn stranger(pod: &str) -> io::Error {
 /// The pod that the sender of the first request of a connection means.
 pub fn greeted<B>(request: &Request<B>) -> Option<&HeaderValue> {
     let is_hello = *request.method() == Method::OPTIONS && request.uri().path() == "*";
-    request.headers().get(PEER).filter(|_| is_hello)
+    is_hello.then(|| request.headers().get(PEER)).flatten()
 }
 
-/// Whether `ours` is the pod that is meant.
-pub fn greet(meant: &HeaderValue, ours: &str) -> Response<()> {
+/// Whether `ours` is the pod that is meant, and what it has of the session that it was asked for.
+pub fn greet(meant: &HeaderValue, ours: &str, held: Held) -> Response<()> {
     let mut response = Response::new(());
-    if !ours.is_empty() && meant == ours {
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        response.headers_mut().insert(PEER, meant.clone());
-    } else {
+    if ours.is_empty() || meant != ours {
         *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+        return response;
     }
+    let value = match held {
+        Held::No => Some(meant.clone()),
+        Held::Busy => HeaderValue::from_str(&format!("{ours} {BUSY}")).ok(),
+        Held::Here => HeaderValue::from_str(&format!("{ours} {HERE}")).ok(),
+    };
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(PEER, value.unwrap_or_else(|| meant.clone()));
     response
+}
+
+/// What an answer to [`question`] says.
+fn read_held(answer: &Response<()>, uid: &str) -> Held {
+    let value = answer.headers().get(PEER).and_then(|value| value.to_str().ok());
+    match value.and_then(|text| text.split_once(' ')) {
+        Some((pod, HERE)) if pod == uid => Held::Here,
+        Some((pod, BUSY)) if pod == uid => Held::Busy,
+        _ => Held::No,
+    }
+}
+
+/// Asks a pod for a session.
+fn question(text: &str, uid: &str) -> Option<Box<Request<RequestBody>>> {
+    let mut request = Box::new(Request::new(RequestBody::empty()));
+    *request.method_mut() = Method::OPTIONS;
+    *request.uri_mut() = Uri::from_static("*");
+    let meant = HeaderValue::from_str(uid).ok()?;
+    request.headers_mut().insert(header::HOST, meant.clone());
+    request.headers_mut().insert(PEER, meant);
+    ids::set(request.headers_mut(), Some(&HeaderValue::from_str(text).ok()?));
+    Some(request)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,8 @@
 //! different pods for a moment, they disagree only about sessions whose heir one of them does not
 //! see.
 
+use std::cmp::Reverse;
+
 use sha2::{Digest, Sha256};
 
 /// The UID among `ready` that inherits the session which its clients call `token`; the order of
@@ -15,6 +17,16 @@ pub fn heir<'a>(token: &str, ready: impl IntoIterator<Item = &'a str>) -> Option
     let session = Sha256::digest(token);
     // Scores that are alike are not to be expected; the greater UID would win.
     ready.into_iter().max_by_key(|pod| (score(&session, pod), *pod))
+}
+
+/// The UIDs of `pods` in the order in which they would inherit the session: who is the heir now, who
+/// was it before that one came, and so on.
+#[must_use]
+pub fn ranked<'a>(token: &str, pods: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let session = Sha256::digest(token);
+    let mut pods: Vec<_> = pods.into_iter().collect();
+    pods.sort_by_cached_key(|pod| Reverse((score(&session, pod), *pod)));
+    pods
 }
 
 fn score(session: &[u8], pod: &str) -> [u8; 8] {
@@ -86,6 +98,7 @@ mod tests {
             if chosen != Some(unseen) {
                 prop_assert_eq!(other, chosen);
             }
+            prop_assert_eq!(ranked(&token, all.iter().copied()).first().copied(), chosen);
             // Nor does it matter in which order they were told, or how often.
             let told = all.iter().rev().chain(&all).copied();
             prop_assert_eq!(heir(&token, told), chosen);

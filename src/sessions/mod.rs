@@ -126,12 +126,11 @@ impl Sessions {
     /// HTTP+SSE stream said.
     #[must_use]
     pub fn of(&self, request: &HeaderMap, target: &Uri) -> Found {
-        if request.contains_key(SESSION_ID) {
+        if let Some(id) = ids::only(request) {
             // The specification allows visible ASCII only; anything else is the server's to refuse.
-            let text = ids::only(request).and_then(|id| id.to_str().ok());
-            return text.map_or(Found::Nothing, |text| self.by_text(text));
+            return id.to_str().map_or(Found::Nothing, |text| self.by_text(text));
         }
-        if self.0.endpoints.load(Ordering::Relaxed) == 0 {
+        if self.0.endpoints.load(Ordering::Relaxed) == 0 || request.contains_key(SESSION_ID) {
             return Found::Nothing;
         }
         let table = self.table();
@@ -155,6 +154,12 @@ impl Sessions {
                 Found::Here(self.keep(&New { text, id: Some(text), movable: false, lost: false }))
             }
         }
+    }
+
+    /// The session that clients call so, if it was seen here.
+    #[must_use]
+    pub fn known(&self, text: &str) -> Option<Arc<Session>> {
+        self.table().by_text.get(text).cloned()
     }
 
     /// The session of a token that was made elsewhere, to be opened here.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::heir::heir;
+use super::heir::{heir, ranked};
 
 /// A pod, our own among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +37,19 @@ impl Peers {
         self.0.get(uid)
     }
 
-    /// The UID of the pod that inherits a session: one that is ready, and not `without`, which
-    /// gives it away.
+    /// The UID of the pod that inherits a session: one that is ready, and not among those that are
+    /// `out`, since they give it away or cannot be reached.
     #[must_use]
-    pub fn heir(&self, token: &str, without: Option<&str>) -> Option<&str> {
+    pub fn heir(&self, token: &str, out: impl Fn(&str) -> bool) -> Option<&str> {
         let ready = self.0.iter().filter(|(_, peer)| peer.is_ready());
-        let uids = ready.map(|(uid, _)| &**uid).filter(|uid| Some(*uid) != without);
-        heir(token, uids)
+        heir(token, ready.map(|(uid, _)| &**uid).filter(|uid| !out(uid)))
+    }
+
+    /// Those that may have a session which is not where it was opened, the likeliest first.
+    #[must_use]
+    pub fn holders(&self, token: &str, out: impl Fn(&str) -> bool) -> Vec<&str> {
+        let serving = self.0.iter().filter(|(_, peer)| peer.serving);
+        ranked(token, serving.map(|(uid, _)| &**uid).filter(|uid| !out(uid)))
     }
 
     /// What one more endpoint tells. Several Services, ports and address families tell of the same
@@ -104,19 +110,24 @@ mod tests {
         peers.add("terminating", peer("10.0.0.1:1", true, true));
         peers.add("starting", peer("10.0.0.2:1", false, false));
         peers.add("gone", peer("10.0.0.3:1", false, true));
-        let heirs = |peers: &Peers, without: Option<&str>| {
+        let heirs = |peers: &Peers, out: &str| {
             let tokens = (0..50).map(|number| format!("e1.{number}"));
-            let mut heirs: Vec<_> =
-                tokens.map(|token| peers.heir(&token, without).map(str::to_owned)).collect();
+            let mut heirs: Vec<_> = tokens
+                .map(|token| peers.heir(&token, |uid| uid == out).map(str::to_owned))
+                .collect();
             heirs.sort_unstable();
             heirs.dedup();
             heirs
         };
-        assert_eq!(heirs(&peers, None), [None]);
+        assert_eq!(heirs(&peers, ""), [None]);
         peers.add("one", peer("10.0.0.4:1", true, false));
         peers.add("other", peer("10.0.0.5:1", true, false));
-        assert_eq!(heirs(&peers, None), [Some("one".to_owned()), Some("other".to_owned())]);
-        assert_eq!(heirs(&peers, Some("one")), [Some("other".to_owned())]);
+        assert_eq!(heirs(&peers, ""), [Some("one".to_owned()), Some("other".to_owned())]);
+        assert_eq!(heirs(&peers, "one"), [Some("other".to_owned())]);
+        // One that ends may still have it.
+        let holders = peers.holders("e1.x", |uid| uid == "one");
+        assert_eq!(holders.len(), 2, "{holders:?}");
+        assert!(holders.contains(&"other") && holders.contains(&"terminating"), "{holders:?}");
         assert!(peers.get("nobody").is_none() && !peers.is_empty());
     }
 }

@@ -2,7 +2,8 @@
 //! one that opens it anew. Pure.
 //!
 //! Never sends on what a peer has sent, so that no request goes in a circle, whatever two pods
-//! think of each other; and never leads where no endpoint of our own Services does.
+//! think of each other: the peer hears who may have it. Never leads where no endpoint of our own
+//! Services does.
 
 use super::{
     peers::{Peer, Peers},
@@ -17,6 +18,8 @@ pub enum Sender {
     ToOwner,
     /// A peer, to the pod that is to open it anew, or has.
     ToHeir,
+    /// A peer that has had it until now, to the same.
+    Gives,
 }
 
 /// What the session is to this pod.
@@ -40,8 +43,10 @@ pub struct Asked<'a> {
     pub text: &'a str,
     pub sender: Sender,
     pub standing: Standing,
-    /// Whether the owner was asked, and does not have it any more.
-    pub refused: bool,
+    /// The pod that a peer has named when it was asked for the session.
+    pub named: Option<&'a str>,
+    /// Those that do not have it, or cannot be reached.
+    pub tried: &'a [Box<str>],
     /// Whether this pod ends.
     pub ends: bool,
 }
@@ -54,8 +59,8 @@ pub enum Place<'a> {
     Anew,
     /// To the peer of this UID, which is told as what.
     There(&'a str, Sender),
-    /// The peer that sent it hears that it is not here any more, and asks the heir.
-    NotHere,
+    /// The peer that sent it hears that it is not here, and who may have it.
+    NotHere(Option<&'a str>),
     /// The session is over: 404.
     Over,
 }
@@ -66,29 +71,35 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
     let reopens = reopens && asked.token.params().is_some();
     let anew = if reopens { Place::Anew } else { Place::Over };
     let owner = asked.token.pod();
-    // A pod that gives a session away is not given it back.
-    let giver = match asked.standing {
-        Standing::Leaves => Some(ours),
-        _ => Some(owner).filter(|_| asked.refused),
-    };
-    let heir = peers.heir(asked.text, giver).filter(|_| reopens);
+    let was_tried = |uid: &str| asked.tried.iter().any(|tried| &**tried == uid);
+    // A pod that gives a session away, or ends, is not given it.
+    let leaves = asked.standing == Standing::Leaves || asked.ends;
+    let heir = peers.heir(asked.text, |uid| was_tried(uid) || (leaves && uid == ours));
+    let heir = heir.filter(|_| reopens);
+    // One that is not ready for a moment has its sessions all the same.
+    let may_serve = |peer: &Peer| peer.serving || !peer.terminating;
+    let reachable =
+        |uid: &&str| *uid != ours && !was_tried(uid) && peers.get(uid).is_some_and(may_serve);
+    let named = asked.named.filter(reachable);
     match (asked.standing, asked.sender) {
         (Standing::Lives, _) => Place::Here,
         (Standing::Lost, _) => anew,
         // Where nobody could take it, it stays to the end.
         (Standing::Leaves, Sender::Client) => {
-            heir.map_or(Place::Here, |heir| Place::There(heir, Sender::ToHeir))
+            named.or(heir).map_or(Place::Here, |heir| Place::There(heir, Sender::Gives))
         }
-        (Standing::Leaves, Sender::ToOwner) if heir.is_some() => Place::NotHere,
-        (Standing::Leaves, Sender::ToOwner | Sender::ToHeir) => Place::Here,
-        (Standing::Stranger, Sender::ToOwner) => Place::NotHere,
-        // The sender sees other pods than we do: two sessions are better than none.
-        (Standing::Stranger, Sender::ToHeir) => anew,
+        (Standing::Leaves, _) => heir.map_or(Place::Here, |heir| Place::NotHere(Some(heir))),
+        (Standing::Stranger, Sender::ToOwner) => Place::NotHere(None),
+        (Standing::Stranger, Sender::ToHeir | Sender::Gives) => match heir {
+            Some(heir) if asked.ends => Place::NotHere(Some(heir)),
+            // The sender sees other pods than we do: two sessions are better than none.
+            _ => anew,
+        },
         (Standing::Stranger, Sender::Client) => {
-            // One that is not ready for a moment has its sessions all the same.
-            let may_serve = |peer: &Peer| peer.serving || !peer.terminating;
-            let serves = owner != ours && peers.get(owner).is_some_and(may_serve);
-            if serves && !asked.refused {
+            if let Some(named) = named {
+                return Place::There(named, Sender::ToHeir);
+            }
+            if reachable(&owner) && asked.named != Some(ours) {
                 return Place::There(owner, Sender::ToOwner);
             }
             match heir {
@@ -109,7 +120,7 @@ mod tests {
     use super::*;
     use crate::sessions::heir::heir;
 
-    const SENDERS: [Sender; 3] = [Sender::Client, Sender::ToOwner, Sender::ToHeir];
+    const SENDERS: [Sender; 4] = [Sender::Client, Sender::ToOwner, Sender::ToHeir, Sender::Gives];
     const STANDINGS: [Standing; 4] =
         [Standing::Stranger, Standing::Lives, Standing::Leaves, Standing::Lost];
 
@@ -127,11 +138,17 @@ mod tests {
         Token::new(pod, "abc", "2025-11-25", Some("{}")).unwrap()
     }
 
+    /// A client asks the first pod, which has never heard of the session.
+    fn asked<'a>(token: &'a Token, text: &'a str) -> Asked<'a> {
+        let (sender, standing) = (Sender::Client, Standing::Stranger);
+        Asked { token, text, sender, standing, named: None, tried: &[], ends: false }
+    }
+
     /// Of three pods `owner` has the session, `heir` would inherit it, and then `ours`.
     #[test]
     fn the_table() {
         use Place::{Anew, Here, NotHere, Over, There};
-        use Sender::{Client, ToHeir, ToOwner};
+        use Sender::{Client, Gives, ToHeir, ToOwner};
         use Standing::{Leaves, Lives, Lost, Stranger};
         let text = (0..99)
             .map(|number| format!("e1.{number}"))
@@ -149,6 +166,7 @@ mod tests {
         let gone = [heir(true, false), ours(true, false)];
         let nobody = [heir(false, false), ours(false, true)];
         let (to_owner, to_heir) = (There("owner", ToOwner), There("heir", ToHeir));
+        let given = There("heir", Gives);
         for (seen, standing, sender, refused, reopened, pinned) in [
             // What is here stays here.
             (&all[..], Lives, Client, false, Here, Here),
@@ -159,11 +177,12 @@ mod tests {
             (&all, Lost, Client, false, Anew, Over),
             (&all, Lost, ToOwner, false, Anew, Over),
             // It is handed over, if somebody takes it.
-            (&all, Leaves, Client, false, to_heir, Here),
-            (&all, Leaves, ToOwner, false, NotHere, Here),
-            (&all, Leaves, ToHeir, false, Here, Here),
+            (&all, Leaves, Client, false, given, Here),
+            (&all, Leaves, ToOwner, false, NotHere(Some("heir")), Here),
+            (&all, Leaves, ToHeir, false, NotHere(Some("heir")), Here),
             (&nobody, Leaves, Client, false, Here, Here),
             (&nobody, Leaves, ToOwner, false, Here, Here),
+            (&nobody, Leaves, ToHeir, false, Here, Here),
             // It is elsewhere.
             (&all, Stranger, Client, false, to_owner, to_owner),
             (&ending, Stranger, Client, false, to_owner, to_owner),
@@ -176,12 +195,13 @@ mod tests {
             (&nobody, Stranger, Client, false, Anew, Over),
             (&[], Stranger, Client, false, Anew, Over),
             // A peer thinks that it is here.
-            (&all, Stranger, ToOwner, false, NotHere, NotHere),
+            (&all, Stranger, ToOwner, false, NotHere(None), NotHere(None)),
             (&all, Stranger, ToHeir, false, Anew, Over),
+            (&all, Stranger, Gives, false, Anew, Over),
         ] {
-            let token = token("owner");
-            let asked =
-                Asked { token: &token, text: &text, sender, standing, refused, ends: false };
+            let (token, tried) = (token("owner"), [Box::from("owner")]);
+            let tried = if refused { &tried[..] } else { &[] };
+            let asked = Asked { sender, standing, tried, ..asked(&token, &text) };
             let peers = peers(seen);
             let of = |reopens| place(&peers, "ours", &asked, reopens);
             assert_eq!(of(true), reopened, "{seen:?} {asked:?}");
@@ -195,27 +215,52 @@ mod tests {
 
     /// Though its endpoint does not tell yet that it ends.
     #[test]
-    fn who_gives_a_session_away_is_not_given_it_back() {
+    fn who_gives_a_session_away_or_ends_is_not_given_it() {
         let peers = peers(&[("owner", true, false), ("ours", true, false)]);
         let inherits = |uid: &str| {
             let mut texts = (0..99).map(|number| format!("e1.{number}"));
-            texts.find(|text| peers.heir(text, None) == Some(uid)).unwrap()
+            texts.find(|text| peers.heir(text, |_| false) == Some(uid)).unwrap()
         };
-        let token = token("owner");
-        let (text, sender) = (inherits("owner"), Sender::Client);
-        let asked = Asked {
-            token: &token,
-            text: &text,
-            sender,
-            standing: Standing::Stranger,
-            refused: true,
-            ends: false,
-        };
-        assert_eq!(place(&peers, "ours", &asked, true), Place::Anew);
+        let (token, tried) = (token("owner"), [Box::from("owner")]);
+        let text = inherits("owner");
+        let refused = Asked { tried: &tried, ..asked(&token, &text) };
+        assert_eq!(place(&peers, "ours", &refused, true), Place::Anew);
         let text = inherits("ours");
-        let asked = Asked { text: &text, standing: Standing::Leaves, refused: false, ..asked };
-        let given = Place::There("owner", Sender::ToHeir);
-        assert_eq!(place(&peers, "ours", &asked, true), given);
+        let given = Asked { standing: Standing::Leaves, ..asked(&token, &text) };
+        assert_eq!(place(&peers, "ours", &given, true), Place::There("owner", Sender::Gives));
+        // Nor is one that ends, whoever sends it; where nobody else could take it, it does.
+        for sender in [Sender::ToHeir, Sender::Gives] {
+            let late = Asked { sender, ends: true, ..asked(&token, &text) };
+            assert_eq!(place(&peers, "ours", &late, true), Place::NotHere(Some("owner")));
+            let alone = Asked { tried: &tried, ..late };
+            assert_eq!(place(&peers, "ours", &alone, true), Place::Anew);
+        }
+    }
+
+    /// What a peer has said leads to the session, before its owner and its heir.
+    #[test]
+    fn who_is_named_is_asked_first() {
+        let all = [("owner", true, false), ("busy", true, true), ("ours", true, false)];
+        let (peers, token) = (peers(&all), token("owner"));
+        let named = |uid| Asked { named: Some(uid), ..asked(&token, "e1.x") };
+        let place = |asked: &Asked| match place(&peers, "ours", asked, true) {
+            Place::There(uid, sender) => format!("{uid} {sender:?}"),
+            other => format!("{other:?}"),
+        };
+        // One that ends may have a call in flight.
+        assert_eq!(place(&named("busy")), "busy ToHeir");
+        let leaves = Asked { standing: Standing::Leaves, ..named("busy") };
+        assert_eq!(place(&leaves), "busy Gives");
+        // One that is none of ours leads nowhere, nor does one that was asked.
+        assert_eq!(place(&named("stranger")), "owner ToOwner");
+        let tried = [Box::from("busy")];
+        assert_eq!(place(&Asked { tried: &tried, ..named("busy") }), "owner ToOwner");
+        // The owner has said that it is for us.
+        let ours = place(&named("ours"));
+        assert!(matches!(&*ours, "Anew" | "owner ToHeir"), "{ours}");
+        // Whoever got it from a peer does not send it on.
+        let sent = Asked { sender: Sender::ToHeir, ..named("busy") };
+        assert_eq!(place(&sent), "Anew");
     }
 
     proptest! {
@@ -227,23 +272,27 @@ mod tests {
             owner in "[a-f]",
             ours in "[a-f]",
             text in "e1\\.[a-z]{1,8}",
-            (refused, reopens, ends) in any::<(bool, bool, bool)>(),
+            named in prop::option::of("[a-f]"),
+            tried in prop::collection::vec("[a-f]", 0..3),
+            (reopens, ends) in any::<(bool, bool)>(),
         ) {
             let all: Vec<_> =
                 pods.iter().map(|(uid, (serving, ends))| (uid.as_str(), *serving, *ends)).collect();
             let (peers, token) = (peers(&all), token(&owner));
+            let tried: Vec<Box<str>> = tried.into_iter().map(Into::into).collect();
             let standings = STANDINGS.into_iter();
             for (standing, sender) in standings.flat_map(|it| SENDERS.map(|sender| (it, sender))) {
-                let asked =
-                    Asked { token: &token, text: &text, sender, standing, refused, ends };
+                let (named, tried) = (named.as_deref(), &*tried);
+                let asked = Asked { sender, standing, named, tried, ends, ..asked(&token, &text) };
                 let found = place(&peers, &ours, &asked, reopens);
                 if let Place::There(to, _) = found {
                     prop_assert_eq!(sender, Sender::Client);
                     prop_assert!(to != ours, "{:?}", asked);
+                    prop_assert!(!tried.iter().any(|tried| &**tried == to), "{:?}", asked);
                     prop_assert!(peers.get(to).is_some());
                 }
                 prop_assert!(reopens || found != Place::Anew);
-                prop_assert!(sender != Sender::Client || found != Place::NotHere);
+                prop_assert!(sender != Sender::Client || !matches!(found, Place::NotHere(_)));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use ebbtide::{
     config::value::Roaming,
     drain::{Phase, handle::Event},
-    sessions::{keys::Keys, token::Token},
+    sessions::{heir::heir, keys::Keys, token::Token},
     telemetry::metrics::Move,
 };
 use tokio::{
@@ -396,12 +396,13 @@ async fn what_nobody_takes_over_stays_as_long_as_it_can() {
     assert_eq!(calls(&a, &session).await, "a-1");
 }
 
-/// All pods send its requests to the same one again.
+/// What its server keeps in memory for it is not lost once more.
 #[tokio::test(start_paused = true)]
-async fn a_session_follows_when_another_heir_comes() {
+async fn a_session_stays_where_it_was_opened_anew_when_another_heir_comes() {
     let pods = Pods::default();
     let (b, _) = pod("b", &pods, Roaming::Reopen).await;
-    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    let (c, other) = pod("c", &pods, Roaming::Reopen).await;
+    let (d, _) = pod("d", &pods, Roaming::Reopen).await;
     let (gone, _) = pod("a", &pods, Roaming::Reopen).await;
     for _ in 0..8 {
         let session = open(&gone).await;
@@ -410,16 +411,117 @@ async fn a_session_follows_when_another_heir_comes() {
         assert!(first.starts_with("b-"), "{first}");
         let mut stream = b.asked(&get(&session)).await;
         stream.until("\r\n\r\n").await;
-        pods.tell(&[("b", true, false), ("c", true, false)]);
-        let then = calls(&b, &session).await;
-        // Its client listens there, too, once it comes back.
-        if then.starts_with("c-") {
-            let end = stream.until("0\r\n\r\n").await;
-            assert!(end.contains("retry: "), "{end}");
+        pods.tell(&[("b", true, false), ("c", true, false), ("d", true, false)]);
+        for world in [&b, &c, &d, &c, &d, &b] {
+            assert_eq!(calls(world, &session).await, first);
         }
+    }
+    assert_eq!(other.state(|state| state.opened), 0);
+}
+
+/// Its new heir is asked by others, and has never heard of it.
+#[tokio::test(start_paused = true)]
+async fn what_a_call_waits_for_comes_to_it_though_another_heir_has_come() {
+    let pods = Pods::default();
+    let (b, server) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    let (d, _) = pod("d", &pods, Roaming::Reopen).await;
+    let (gone, _) = pod("a", &pods, Roaming::Reopen).await;
+    for round in 0..8 {
+        let session = open(&gone).await;
+        pods.tell(&[("b", true, false)]);
+        let id = calls(&b, &session).await;
+        server.asked();
+        let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
+        let mut running = b.asked(&slow).await;
+        while server.asked().last().is_none_or(|last| *last != format!("tools/call {id}")) {
+            b.settled().await;
+        }
+        pods.tell(&[("b", true, round % 2 == 0), ("c", true, false), ("d", true, false)]);
+        for world in [&c, &d] {
+            let message = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+            world.asked(&post(message, &session)).await.message().await;
+            assert_eq!(server.asked(), [format!("post {id}")]);
+        }
+        server.goes_on();
+        assert!(running.message().await.contains(&id));
+    }
+}
+
+/// Late in its drain it takes no more calls, but what those in flight wait for.
+#[tokio::test(start_paused = true)]
+async fn what_a_call_waits_for_finds_the_pod_that_drains() {
+    let pods = Pods::default();
+    let (b, server) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    let (d, _) = pod("d", &pods, Roaming::Reopen).await;
+    let (e, _) = pod("e", &pods, Roaming::Reopen).await;
+    let (gone, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (session, idle) = (open(&gone).await, open(&gone).await);
+    pods.tell(&[("b", true, false)]);
+    let ids = [calls(&b, &session).await, calls(&b, &idle).await];
+    assert_eq!(ids, ["b-1", "b-2"]);
+    server.asked();
+    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
+    let mut running = b.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call b-1") {
+        b.settled().await;
+    }
+    pods.tell(&[("b", true, true), ("c", true, false), ("d", true, false), ("e", true, false)]);
+    b.drain.tell(Event::Requested).await;
+    b.watch.clone().until(|now| now.last_call).await;
+    for world in [&c, &d, &e] {
+        let message = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+        world.asked(&post(message, &session)).await.message().await;
+        assert_eq!(server.asked(), ["post b-1"]);
+    }
+    // Its next calls begin where its heir is, and so do those of what is idle.
+    for session in [&session, &idle] {
+        let text = session.trim_end().rsplit(' ').next().unwrap();
+        let heir = heir(text, ["c", "d", "e"]).unwrap();
+        for world in [&c, &d, &e, &c] {
+            let name = calls(world, session).await;
+            assert!(name.starts_with(heir), "{name} {heir}");
+        }
+    }
+    server.goes_on();
+    assert!(running.message().await.contains("b-1"));
+    assert_eq!(b.report().await.cut, 0);
+}
+
+/// Its owner has answered nobody for a while: one pod has opened it anew, and the others find it
+/// there. Once the owner is back, it is the owner's again.
+#[tokio::test(start_paused = true)]
+async fn a_session_of_an_owner_that_hangs_is_opened_anew_once() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
+    let sessions = [open(&a).await, open(&a).await, open(&a).await, open(&a).await];
+    let door = pods.remove("a").unwrap();
+    let (silent, _visitors) = mpsc::unbounded_channel();
+    pods.put("a", silent);
+    for session in &sessions {
+        let name = calls(&b, session).await;
+        assert!(!name.starts_with("a-"), "{name}");
         for world in [&c, &b, &c] {
-            assert_eq!(calls(world, &session).await, then);
+            let began = Instant::now();
+            assert_eq!(calls(world, session).await, name);
+            assert!(began.elapsed() < seconds(2.5), "{:?}", began.elapsed());
         }
+        // It is known where it is: nobody waits for the owner again.
+        let began = Instant::now();
+        assert_eq!(calls(&c, session).await, name);
+        assert!(began.elapsed() < seconds(0.1), "{:?}", began.elapsed());
+    }
+    pods.put("a", door);
+    tokio::time::sleep(seconds(61.0)).await;
+    for session in &sessions {
+        let names = [calls(&b, session).await, calls(&c, session).await];
+        let ours = names.iter().filter(|name| name.starts_with("a-")).count();
+        // Who has opened it goes on with it.
+        assert!(ours >= 1, "{names:?}");
     }
 }
 

@@ -146,9 +146,9 @@ impl Pods {
         self.doors.lock().unwrap().insert(Self::address(uid), door);
     }
 
-    /// Nothing does any more.
-    pub fn remove(&self, uid: &str) {
-        self.doors.lock().unwrap().remove(&Self::address(uid));
+    /// Nothing does any more; what did.
+    pub fn remove(&self, uid: &str) -> Option<Door> {
+        self.doors.lock().unwrap().remove(&Self::address(uid))
     }
 
     fn pools(&self, limits: pool::Limits, metrics: &Arc<Metrics>) -> PeerPools {
