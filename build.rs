@@ -2,7 +2,7 @@
 //!
 //! Never needed for it to work: where a linker does not know how, it is left out.
 
-use std::{env, path::Path, process::Command};
+use std::{env, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -18,9 +18,8 @@ fn main() {
     let prefix = if linker.ends_with("rust-lld") { "" } else { "-Wl," };
     // What runs first and most lies side by side: the kernel reads 64 KiB around each page that is
     // touched, and scattered functions would bring in most of the binary.
-    let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let script = Path::new(&folder).join("tools/hot/sections.ld");
-    println!("cargo::rustc-link-arg-bin=ebbtide={prefix}--script={}", script.display());
+    // Relative to where cargo has it linked, so that a folder which was moved builds on.
+    println!("cargo::rustc-link-arg-bin=ebbtide={prefix}--script=tools/hot/sections.ld");
     // Half a megabyte of relocations in a few kilobytes.
     if is("CARGO_CFG_TARGET_ENV", "musl") || has_relr() {
         println!("cargo::rustc-link-arg-bin=ebbtide={prefix}-zpack-relative-relocs");
