@@ -8,7 +8,6 @@ use super::{
     Exchange, Proxy,
     answer::Failure,
     headers,
-    peers::PEER,
     received::{Answer, Received, hold, pass, receive, with_length},
     reopen,
     request_body::RequestBody,
@@ -40,7 +39,6 @@ pub async fn to_server(
         let sent = reach(proxy, exchange, request, false).await?;
         return pass(proxy, exchange, sent).await;
     }
-    request.headers_mut().remove(PEER);
     let movable = exchange.ticket.session().is_some_and(|session| session.is_movable());
     // Nobody opens a session to end it.
     if !movable || exchange.ticket.class() == Class::SessionEnd {

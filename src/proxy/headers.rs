@@ -11,13 +11,15 @@ use http::{
     },
 };
 
+use super::peers::PEER;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// The fields that are for one connection only.
-static HOP_BY_HOP: [HeaderName; 8] = [
+/// The fields that are for one connection only; ours between sidecars is, too: no server is a peer.
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TE,
     TRANSFER_ENCODING,
@@ -26,6 +28,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     PROXY_AUTHORIZATION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
+    PEER,
 ];
 
 /// Makes a client's request one to the upstream.
@@ -77,7 +80,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     let mut found = [false; HOP_BY_HOP.len()];
     for name in headers.keys() {
         // The length alone tells most names.
-        if matches!(name.as_str().len(), 2 | 7 | 10 | 16..=19)
+        if matches!(name.as_str().len(), 2 | 7 | 10 | 12 | 16..=19)
             && let Some(at) = HOP_BY_HOP.iter().position(|field| name == field)
         {
             found[at] = true;
@@ -184,18 +187,21 @@ mod tests {
                 ("keep-alive", "timeout=5"),
                 ("proxy-connection", "keep-alive"),
                 ("te", "trailers"),
+                ("ebbtide-peer", "owner"),
+                ("content-type", "application/json"),
                 ("content-length", "3"),
                 ("origin", "http://Example.com"),
                 ("x-kept", "1"),
             ],
         );
-        for name in ["x-private", "keep-alive", "proxy-connection"] {
+        for name in ["x-private", "keep-alive", "proxy-connection", "ebbtide-peer"] {
             assert!(!head.headers.contains_key(name), "{name}");
         }
         assert_eq!(head.headers["connection"], "te");
         assert_eq!(head.headers["te"], "trailers");
         assert_eq!(head.headers["host"], "example.com:8080");
         assert_eq!(head.headers["origin"], "http://Example.com");
+        assert_eq!(head.headers["content-type"], "application/json");
         assert_eq!(head.headers["content-length"], "3");
         assert_eq!(head.headers["x-kept"], "1");
         assert_eq!(head.uri, "/mcp?a=%20b");

@@ -13,7 +13,6 @@ use super::{
     answer::{Failure, unless_ended},
     body::ProxyBody,
     headers,
-    peers::PEER,
     send::Sent,
     streamed::{Events, Streamed, next_frame},
     tunnel::Tunnel,
@@ -147,10 +146,6 @@ pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Rec
             proxy.sessions.terminate(session);
         }
         ids::to_client(response.headers_mut(), session);
-    }
-    if exchange.session {
-        // A server is no peer.
-        response.headers_mut().remove(PEER);
     }
     headers::to_client(&mut response);
     let (mut head, ()) = response.into_parts();

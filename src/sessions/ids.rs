@@ -21,7 +21,9 @@ pub struct Opening<'a> {
 
 /// The server hears its own id.
 pub fn to_server(request: &mut HeaderMap, session: &Session) {
-    put(request, session.id());
+    if session.is_renamed() {
+        put(request, session.id());
+    }
 }
 
 /// The session is called what its client calls it.
@@ -31,7 +33,7 @@ pub fn as_named(request: &mut HeaderMap, session: &Session) {
 
 /// The client of an answer hears its own word for the session.
 pub fn to_client(answer: &mut HeaderMap, session: &Session) {
-    if session.id().is_some_and(|id| only(answer) == Some(&id)) {
+    if session.is_renamed() && session.id().is_some_and(|id| only(answer) == Some(&id)) {
         as_named(answer, session);
     }
 }

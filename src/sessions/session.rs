@@ -74,10 +74,10 @@ pub struct Session {
     /// which they POST.
     text: Arc<str>,
     endpoint: bool,
+    /// Whether the server calls it otherwise.
+    renamed: bool,
     /// Whether it can be opened anew, here or in another pod.
     movable: AtomicBool,
-    /// Whether it was opened in another pod first.
-    adopted: bool,
     /// Whether its client has ended it.
     terminated: AtomicBool,
     /// Exchanges in flight that have an end.
@@ -123,9 +123,9 @@ impl Session {
         Self {
             text: new.text.into(),
             endpoint: new.id.is_none(),
+            renamed: new.id.is_some_and(|id| id != new.text),
             movable: AtomicBool::new(new.movable),
             terminated: AtomicBool::new(false),
-            adopted: new.lost,
             finite: AtomicUsize::new(0),
             state: Mutex::new(state),
             opening: tokio::sync::Mutex::default(),
@@ -149,6 +149,11 @@ impl Session {
         lock(&self.state).id.clone()
     }
 
+    /// Whether the server calls it otherwise than its clients do: whether its id is a token of ours.
+    pub(super) fn is_renamed(&self) -> bool {
+        self.renamed
+    }
+
     /// Whether it can be opened anew, here or in another pod.
     #[must_use]
     pub fn is_movable(&self) -> bool {
@@ -170,12 +175,6 @@ impl Session {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         lock(&self.state).lost
-    }
-
-    /// Whether it was opened in another pod first.
-    #[must_use]
-    pub fn is_adopted(&self) -> bool {
-        self.adopted
     }
 
     /// Whether nobody but us knows what the server calls it.
