@@ -95,7 +95,6 @@ pub async fn forward(
             }
             next => next,
         };
-        request.headers_mut().remove(PEER);
         match next {
             Next::Here => {
                 if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
@@ -107,8 +106,9 @@ pub async fn forward(
                 let is_new = standing == Standing::Stranger && sender != Sender::Gives;
                 if is_new && !std::mem::replace(&mut asked_around, true) {
                     let is_call = exchange.ticket.class() == Class::Call;
-                    let holder = pin!(proxy.peers.holder(text, ours, &tried, is_call));
-                    match unless_ended(&exchange.ticket, holder).await {
+                    // Boxed, as every rare way is.
+                    let mut holder = Box::pin(proxy.peers.holder(text, ours, &tried, is_call));
+                    match unless_ended(&exchange.ticket, holder.as_mut()).await {
                         Ok(None) => {}
                         Ok(Some(uid)) if sender == Sender::Client => {
                             proxy.peers.has_place(text, &uid);
@@ -121,7 +121,7 @@ pub async fn forward(
                         }
                     }
                 }
-                return anew(proxy, exchange, request, token, text).await;
+                return Box::pin(anew(proxy, exchange, request, token, text)).await;
             }
             Next::There { uid, peer, sender } => {
                 tracing::debug!(pod = uid, ?sender, "a request goes to the pod of its session");
@@ -134,6 +134,7 @@ pub async fn forward(
                     }
                     Went::Back(back) => {
                         (request, named) = (back, None);
+                        request.headers_mut().remove(PEER);
                         tried.push(uid);
                     }
                     Went::Refused(back, hint) => {
@@ -147,6 +148,7 @@ pub async fn forward(
                             proxy.peers.has_place(text, uid);
                         }
                         request = back.ok_or_else(Failure::too_large_to_move)?;
+                        request.headers_mut().remove(PEER);
                     }
                 }
             }

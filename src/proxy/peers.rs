@@ -126,6 +126,9 @@ impl PeerPools {
     /// Waits, not for long, until somebody can tell which pods there are: to a pod that has just
     /// started every session seems to be gone.
     pub async fn until_known(&self) {
+        if self.known.borrow().is_some() {
+            return;
+        }
         let mut known = self.known.clone();
         drop(timeout(FIRST_LIST, known.wait_for(Option::is_some)).await);
     }

@@ -74,8 +74,11 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
     let was_tried = |uid: &str| asked.tried.iter().any(|tried| &**tried == uid);
     // A pod that gives a session away, or ends, is not given it.
     let leaves = asked.standing == Standing::Leaves || asked.ends;
-    let heir = peers.heir(asked.text, |uid| was_tried(uid) || (leaves && uid == ours));
-    let heir = heir.filter(|_| reopens);
+    // Found out only where it matters: most requests go to the owner.
+    let heir = || {
+        let is_out = |uid: &str| was_tried(uid) || (leaves && uid == ours);
+        if reopens { peers.heir(asked.text, is_out) } else { None }
+    };
     // One that is not ready for a moment has its sessions all the same.
     let may_serve = |peer: &Peer| peer.serving || !peer.terminating;
     let reachable =
@@ -86,11 +89,11 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
         (Standing::Lost, _) => anew,
         // Where nobody could take it, it stays to the end.
         (Standing::Leaves, Sender::Client) => {
-            named.or(heir).map_or(Place::Here, |heir| Place::There(heir, Sender::Gives))
+            named.or_else(heir).map_or(Place::Here, |heir| Place::There(heir, Sender::Gives))
         }
-        (Standing::Leaves, _) => heir.map_or(Place::Here, |heir| Place::NotHere(Some(heir))),
+        (Standing::Leaves, _) => heir().map_or(Place::Here, |heir| Place::NotHere(Some(heir))),
         (Standing::Stranger, Sender::ToOwner) => Place::NotHere(None),
-        (Standing::Stranger, Sender::ToHeir | Sender::Gives) => match heir {
+        (Standing::Stranger, Sender::ToHeir | Sender::Gives) => match heir() {
             Some(heir) if asked.ends => Place::NotHere(Some(heir)),
             // The sender sees other pods than we do: two sessions are better than none.
             _ => anew,
@@ -102,7 +105,7 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
             if reachable(&owner) && asked.named != Some(ours) {
                 return Place::There(owner, Sender::ToOwner);
             }
-            match heir {
+            match heir() {
                 Some(heir) if heir == ours => Place::Anew,
                 Some(heir) => Place::There(heir, Sender::ToHeir),
                 // Nobody is ready, or nobody can tell: the client has come to us.
