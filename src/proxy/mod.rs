@@ -211,11 +211,11 @@ async fn across(
     exchange: &mut Exchange,
     mut request: Box<Request<RequestBody>>,
     context: &Context,
-    elsewhere: Option<Box<Token>>,
+    elsewhere: Option<Arc<Token>>,
 ) -> Result<Answer, Failure> {
     let text = ids::only(request.headers()).and_then(|text| text.to_str().ok()).map(str::to_owned);
     let text = text.unwrap_or_default();
-    let token = elsewhere.or_else(|| proxy.sessions.token(&text).map(Box::new));
+    let token = elsewhere.or_else(|| proxy.sessions.token(&text).map(Arc::new));
     if let Some(token) = token {
         return across::forward(proxy, exchange, request, context, &token, &text).await;
     }

@@ -41,6 +41,10 @@ const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const MAX_SESSIONS: usize = 16 * 1024;
 /// Most bytes of what their clients call them, forged or not; the same.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Most tokens of other pods that are kept as read, and the longest of them. Beyond, all are read
+/// anew.
+const MAX_READ: usize = 1024;
+const MAX_READ_LENGTH: usize = 2 * 1024;
 /// How long a session without a request is remembered.
 const SESSION_AGE: Duration = Duration::from_hours(1);
 /// The same, where nobody else knows what the server calls it.
@@ -52,6 +56,8 @@ struct Table {
     by_text: HashMap<Arc<str>, Arc<Session>>,
     /// By the path and query to which the clients of an HTTP+SSE stream POST.
     by_endpoint: HashMap<Arc<str>, Arc<Session>>,
+    /// What was read lately in the tokens of other pods, so that not each request has it read anew.
+    elsewhere: HashMap<Box<str>, Arc<Token>>,
 }
 
 struct Shared {
@@ -76,7 +82,7 @@ pub enum Found {
     /// One that our server knows, or may.
     Here(Arc<Session>),
     /// One that was opened in another pod.
-    Elsewhere(Box<Token>),
+    Elsewhere(Arc<Token>),
 }
 
 impl Default for Sessions {
@@ -114,6 +120,7 @@ impl Sessions {
     /// How tokens are spelled from now on.
     pub fn set_keys(&self, keys: Keys) {
         *lock(&self.0.keys) = keys;
+        self.table().elsewhere.clear();
     }
 
     /// The token that a client has sent; `None` where it is none of ours.
@@ -143,17 +150,34 @@ impl Sessions {
     }
 
     fn by_text(&self, text: &str) -> Found {
-        if let Some(session) = self.table().by_text.get(text) {
+        let table = self.table();
+        if let Some(session) = table.by_text.get(text) {
             session.used();
             return Found::Here(Arc::clone(session));
         }
+        if let Some(token) = table.elsewhere.get(text) {
+            return Found::Elsewhere(Arc::clone(token));
+        }
+        drop(table);
         match self.token(text) {
-            Some(token) if token.pod() != self.pod() => Found::Elsewhere(Box::new(token)),
+            Some(token) if token.pod() != self.pod() => Found::Elsewhere(self.read(text, token)),
             Some(token) => Found::Here(self.keep(&self.of_token(text, &token, false))),
             None => {
                 Found::Here(self.keep(&New { text, id: Some(text), movable: false, lost: false }))
             }
         }
+    }
+
+    fn read(&self, text: &str, token: Token) -> Arc<Token> {
+        let token = Arc::new(token);
+        if text.len() <= MAX_READ_LENGTH {
+            let known = &mut self.table().elsewhere;
+            if known.len() >= MAX_READ {
+                known.clear();
+            }
+            known.insert(text.into(), Arc::clone(&token));
+        }
+        token
     }
 
     /// The session that clients call so, if it was seen here.
@@ -278,7 +302,8 @@ impl Sessions {
     pub fn expire(&self) {
         let now = Instant::now();
         let mut table = self.table();
-        let Table { by_text, by_endpoint } = &mut *table;
+        let Table { by_text, by_endpoint, elsewhere } = &mut *table;
+        elsewhere.clear();
         for session in by_text.values().chain(by_endpoint.values()) {
             session.expire(now);
         }
@@ -373,7 +398,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{token::MAX_PARAMS, *};
 
     fn headers(id: &str) -> HeaderMap {
         HeaderMap::from_iter([(SESSION_ID, id.parse().unwrap())])
@@ -543,6 +568,33 @@ mod tests {
         }
         drop(sessions.opened(&mut answer, Some("{}"), Some("2025-06-18")));
         answer
+    }
+
+    #[tokio::test]
+    async fn what_tokens_of_other_pods_say_is_kept_for_a_while_and_bounded() {
+        let sessions = of_pod("u-1");
+        let with = |id: &str, params: &str| {
+            let token = Token::new("u-2", id, "2025-06-18", Some(params)).unwrap();
+            match sessions.of(&headers(&token.text(&Keys::default())), &Uri::default()) {
+                Found::Elsewhere(token) => token,
+                _ => panic!("{id} is not elsewhere"),
+            }
+        };
+        let elsewhere = |id: &str| with(id, "{}");
+        let first = elsewhere("a");
+        assert_eq!(first.id(), "a");
+        assert!(Arc::ptr_eq(&first, &elsewhere("a")));
+        // A key may be gone by then.
+        sessions.set_keys(Keys::default());
+        assert!(!Arc::ptr_eq(&first, &elsewhere("a")));
+        for number in 0..3 * MAX_READ {
+            elsewhere(&format!("b{number}"));
+            assert!(sessions.table().elsewhere.len() <= MAX_READ);
+        }
+        sessions.expire();
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_PARAMS - 8));
+        assert_eq!(with("a", &large).params(), Some(&*large));
+        assert!(sessions.table().elsewhere.is_empty());
     }
 
     #[tokio::test]
