@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use ebbtide::{
@@ -48,6 +49,8 @@ struct State {
     hangs: bool,
     /// Whether calls get an event's id, and the end.
     polls: bool,
+    /// How long each answer takes.
+    trip: Duration,
 }
 
 impl Server {
@@ -60,6 +63,7 @@ impl Server {
             version: VERSION,
             hangs: false,
             polls: false,
+            trip: Duration::ZERO,
         };
         Self(Arc::new(Shared { name, state: Mutex::new(state), goes_on: Notify::new() }))
     }
@@ -141,6 +145,7 @@ impl Serve for Server {
         if request.contains("\"initialize\"") && self.state(|state| state.hangs) {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(self.state(|state| state.trip)).await;
         wire.send(&answer).await;
     }
 }
@@ -287,6 +292,33 @@ async fn who_initialises_in_a_session_gets_a_token_for_the_next() {
     let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
     assert_eq!(Token::parse(id, &Keys::default()).unwrap().id(), "a-2");
     assert_eq!(calls(&world, &format!("Mcp-Session-Id: {id}\r\n")).await, "a-2");
+}
+
+/// Two round trips to the server, and one more where it first has to say that it does not know the
+/// session.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_opened_anew_in_two_round_trips() {
+    const TRIP: f64 = 0.2;
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    for server in [&server, &other] {
+        server.state(|state| state.trip = seconds(TRIP));
+    }
+    let session = open(&a).await;
+    let timed = async |world: &World| {
+        let began = Instant::now();
+        assert!(!calls(world, &session).await.contains("error"));
+        (began.elapsed().as_secs_f64() / TRIP).round()
+    };
+    assert_eq!(timed(&a).await, 1.0);
+    server.restarts();
+    assert_eq!(timed(&a).await, 1.0 + 3.0);
+    assert_eq!(timed(&a).await, 1.0);
+    drop(a);
+    pods.tell(&[("b", true, false)]);
+    assert_eq!(timed(&b).await, 1.0 + 2.0);
+    assert_eq!(timed(&b).await, 1.0);
 }
 
 /// Each of those that wait for a session would else wait for the one before it.

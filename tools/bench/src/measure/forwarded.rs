@@ -14,8 +14,11 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Requests of one slice.
-const SLICE: usize = 10_000;
+/// Requests of one slice. Small, and many: a neighbour's load on the same machine then meets both
+/// ways alike.
+const SLICE: usize = 2_000;
+/// Slices for each of the other measurements' rounds.
+const ROUNDS: usize = 5;
 /// Only sidecars that hang, or never hear of each other, take so long.
 const HANG: Duration = Duration::from_mins(1);
 
@@ -27,10 +30,10 @@ pub async fn measure(place: &Place, upstream: &Upstream, rounds: usize) -> anyho
     let opened = upstream.opened.load(Relaxed);
     let ways = [other, owner];
     for way in ways {
-        load::repeat(way.address, SLICE / 4, &request).await?;
+        load::repeat(way.address, SLICE, &request).await?;
     }
     let mut ratios = Vec::new();
-    for round in 0..rounds {
+    for round in 0..rounds * ROUNDS {
         let mut spent = [0.0; 2];
         // Neither always goes first.
         for turn in 0..ways.len() {
