@@ -78,17 +78,36 @@ pub async fn forward(
     proxy.peers.until_known().await;
     let ours = proxy.sessions.pod();
     let mut named = proxy.peers.place(text);
-    let mut tried = Vec::new();
-    let mut asked_around = false;
+    // In vain, and those of them that have said that they do not have it.
+    let (mut tried, mut refused) = (Vec::new(), Vec::new());
+    let (mut asked_around, mut tries_again) = (false, true);
     loop {
+        // Another request may have opened it here while this one waited.
+        if exchange.ticket.session().is_none()
+            && let Some(session) = proxy.sessions.known(text)
+        {
+            exchange.ticket.belongs_to(&session);
+        }
         let standing = standing(proxy, exchange);
         let ends = proxy.drain.phase() >= Phase::Draining;
-        let asked =
-            Asked { token, text, sender, standing, named: named.as_deref(), tried: &tried, ends };
+        let follows = follows(exchange.ticket.class());
+        let asked = Asked {
+            token,
+            text,
+            sender,
+            standing,
+            named: named.as_deref(),
+            tried: &tried,
+            follows,
+            ends,
+        };
+        let is_lead = named.is_some() && tried.len() < 2 * MAX_TRIED;
         let next = match next(proxy, &asked) {
             // Who was to have it cannot be reached: it stays as long as it can.
-            Next::There { .. } if !tried.is_empty() && standing == Standing::Leaves => Next::Here,
-            Next::There { .. } if tried.len() >= MAX_TRIED && !ends => Next::Anew,
+            Next::There { .. } if !tried.is_empty() && !is_lead && standing == Standing::Leaves => {
+                Next::Here
+            }
+            Next::There { .. } if tried.len() >= MAX_TRIED && !is_lead && !ends => Next::Anew,
             Next::There { .. } | Next::Over if tried.len() >= MAX_TRIED => {
                 let failure = Failure::draining(proxy.drain.phase(), false);
                 return Err(failure.with_body(request.into_body()));
@@ -103,31 +122,40 @@ pub async fn forward(
                 return forward::to_server(proxy, exchange, request).await;
             }
             Next::Anew => {
-                let is_new = standing == Standing::Stranger && sender != Sender::Gives;
+                let is_new = standing == Standing::Stranger;
                 if is_new && !std::mem::replace(&mut asked_around, true) {
-                    let is_call = exchange.ticket.class() == Class::Call;
+                    // Who gives it away has the request at hand in flight.
+                    let is_call = exchange.ticket.class() == Class::Call || sender == Sender::Gives;
                     // Boxed, as every rare way is.
-                    let mut holder = Box::pin(proxy.peers.holder(text, ours, &tried, is_call));
+                    let mut holder = Box::pin(proxy.peers.holder(text, ours, &refused, is_call));
                     match unless_ended(&exchange.ticket, holder.as_mut()).await {
                         Ok(None) => {}
                         Ok(Some(uid)) if sender == Sender::Client => {
-                            proxy.peers.has_place(text, &uid);
-                            named = Some(uid);
-                            continue;
+                            named = leads(proxy, text, uid, &mut tried, &mut tries_again);
                         }
-                        Ok(Some(uid)) => return Ok(not_here(exchange, Some(&uid))),
+                        Ok(Some(uid)) => {
+                            let said = format!("{ELSEWHERE} {uid}");
+                            return Ok(not_here(exchange, &mut request, &said).await);
+                        }
                         Err(ending) => {
                             return Err(Failure::ended(ending).with_body(request.into_body()));
                         }
                     }
+                    continue;
                 }
                 return Box::pin(anew(proxy, exchange, request, token, text)).await;
+            }
+            // Others have waited for it just now.
+            Next::There { uid, .. }
+                if proxy.peers.is_missed(&uid) && named.as_ref() != Some(&uid) =>
+            {
+                tried.push(uid);
             }
             Next::There { uid, peer, sender } => {
                 tracing::debug!(pod = uid, ?sender, "a request goes to the pod of its session");
                 match there(proxy, exchange, request, (&uid, peer), sender).await? {
                     Went::Answered(answer) => {
-                        if sender == Sender::ToHeir {
+                        if sender != Sender::ToOwner {
                             proxy.peers.has_place(text, &uid);
                         }
                         return Ok(answer);
@@ -135,16 +163,22 @@ pub async fn forward(
                     Went::Back(back) => {
                         (request, named) = (back, None);
                         request.headers_mut().remove(PEER);
+                        proxy.peers.misses(&uid);
                         tried.push(uid);
                     }
                     Went::Refused(back, hint) => {
-                        tried.push(uid);
-                        let peers = proxy.peers.known();
-                        let is_new = |uid: &str| !tried.iter().any(|tried| &**tried == uid);
-                        named = hint.filter(|uid| is_new(uid) && peers.get(uid).is_some());
+                        tried.push(uid.clone());
+                        refused.push(uid);
+                        let is_refused = |uid: &str| refused.iter().any(|known| &**known == uid);
+                        let hint = hint.filter(|uid| !is_refused(uid));
+                        named = hint
+                            .and_then(|uid| leads(proxy, text, uid, &mut tried, &mut tries_again));
                         // What cannot be sent again finds its way the next time.
-                        let heir = || peers.heir(text, |uid| !is_new(uid));
-                        if let Some(uid) = named.as_deref().or_else(heir) {
+                        let peers = proxy.peers.known();
+                        if named.is_none()
+                            && !follows
+                            && let Some(uid) = peers.heir(text, is_refused)
+                        {
                             proxy.peers.has_place(text, uid);
                         }
                         request = back.ok_or_else(Failure::too_large_to_move)?;
@@ -152,7 +186,20 @@ pub async fn forward(
                     }
                 }
             }
-            Next::NotHere(uid) => return Ok(not_here(exchange, uid.as_deref())),
+            Next::NotHere(uid) => {
+                let said = uid.map(|uid| format!("{ELSEWHERE} {uid}"));
+                let said = said.as_deref().unwrap_or(ELSEWHERE);
+                return Ok(not_here(exchange, &mut request, said).await);
+            }
+            // Its pod is there, or another one can open it: this is not its end.
+            Next::Over if tried.len() > refused.len() => {
+                let failure = Failure::lost("the pod of this session cannot be reached now");
+                return Err(failure.with_body(request.into_body()));
+            }
+            Next::Over if ends && reopens(proxy) && token.params().is_some() => {
+                let failure = Failure::draining(proxy.drain.phase(), false);
+                return Err(failure.with_body(request.into_body()));
+            }
             Next::Over => {
                 proxy.metrics.moved(Move::Lost);
                 return Err(Failure::session_over().with_body(request.into_body()));
@@ -161,14 +208,44 @@ pub async fn forward(
     }
 }
 
+/// Whether a call in flight may be waiting for it.
+pub fn follows(class: Class) -> bool {
+    matches!(class, Class::Message | Class::Resume)
+}
+
+/// A peer has named the pod of this UID: it is asked next, also where it could not be reached just
+/// now, but only once more.
+fn leads(
+    proxy: &Proxy,
+    text: &str,
+    uid: Box<str>,
+    tried: &mut Vec<Box<str>>,
+    tries_again: &mut bool,
+) -> Option<Box<str>> {
+    proxy.peers.known().get(&uid)?;
+    if tried.contains(&uid) {
+        if !std::mem::take(tries_again) {
+            return None;
+        }
+        tried.retain(|tried| *tried != uid);
+    }
+    proxy.peers.has_place(text, &uid);
+    Some(uid)
+}
+
 /// What a peer hears that has sent a request of a session which is not here.
-fn not_here(exchange: &mut Exchange, named: Option<&str>) -> Answer {
+async fn not_here(
+    exchange: &mut Exchange,
+    request: &mut Request<RequestBody>,
+    said: &str,
+) -> Answer {
+    // What has come to its end can be sent once more; an ending ends the wait.
+    let rest = pin!(request.body_mut().read_rest());
+    let (Ok(()) | Err(_)) = unless_ended(&exchange.ticket, rest).await;
     // It is no call that is answered.
     exchange.ticket.reclassify(Class::Plain);
     let mut answer = plain(StatusCode::MISDIRECTED_REQUEST);
-    let value = named.map(|uid| format!("{ELSEWHERE} {uid}"));
-    let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
-    let value = value.unwrap_or(HeaderValue::from_static(ELSEWHERE));
+    let value = HeaderValue::from_str(said).unwrap_or(HeaderValue::from_static(ELSEWHERE));
     answer.headers_mut().insert(PEER, value);
     whole(answer)
 }
@@ -176,7 +253,9 @@ fn not_here(exchange: &mut Exchange, named: Option<&str>) -> Answer {
 /// The first request of a connection from another sidecar, or one that asks for a session.
 pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Response<()> {
     let asked = ids::only(headers).and_then(|text| text.to_str().ok());
+    // Of what is no token of ours nobody is told.
     let session = asked.and_then(|text| proxy.sessions.known(text));
+    let session = session.filter(|session| session.is_renamed());
     let held = session.map_or(Held::No, |session| {
         match [true, false].map(|is_call| held(proxy, &session, 0, is_call)) {
             [Standing::Lives | Standing::Lost, _] => Held::Here,
@@ -189,8 +268,7 @@ pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Respons
 
 fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
     let peers = proxy.peers.known();
-    let reopens = proxy.sessions.roaming() == Roaming::Reopen;
-    match place(&peers, proxy.sessions.pod(), asked, reopens) {
+    match place(&peers, proxy.sessions.pod(), asked, reopens(proxy)) {
         Place::Here => Next::Here,
         Place::Anew => Next::Anew,
         Place::There(uid, sender) => match peers.get(uid) {
@@ -202,6 +280,10 @@ fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
     }
 }
 
+fn reopens(proxy: &Proxy) -> bool {
+    proxy.sessions.roaming() == Roaming::Reopen
+}
+
 fn standing(proxy: &Proxy, exchange: &Exchange) -> Standing {
     let Some(session) = exchange.ticket.session() else { return Standing::Stranger };
     let class = exchange.ticket.class();
@@ -210,11 +292,9 @@ fn standing(proxy: &Proxy, exchange: &Exchange) -> Standing {
 
 /// What a session that is known here is to this pod, beside `own` exchanges.
 fn held(proxy: &Proxy, session: &Session, own: usize, is_call: bool) -> Standing {
-    if session.is_lost() {
-        return Standing::Lost;
-    }
-    if !session.is_movable() || proxy.drain.phase() < Phase::Draining {
-        return Standing::Lives;
+    let ends = proxy.drain.phase() >= Phase::Draining;
+    if !ends || !session.is_movable() {
+        return if session.is_lost() { Standing::Lost } else { Standing::Lives };
     }
     // What belongs to a call in flight stays with it. A client that always has one begins its next
     // elsewhere.
@@ -248,7 +328,8 @@ async fn there(
     };
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
-    let gives = exchange.ticket.session().filter(|session| session.give(true)).cloned();
+    let gives = exchange.ticket.session().filter(|_| sender == Sender::Gives).cloned();
+    let gives = gives.filter(|session| session.give(true));
     let pool = proxy.peers.pool(uid, peer);
     let budget = budget(exchange.ticket.class());
     let acquired = pin!(async {
@@ -261,6 +342,7 @@ async fn there(
     let went = match unless_ended(&exchange.ticket, acquired).await {
         Ok(Ok((slot, connection))) => {
             exchange.ticket.delivers();
+            exchange.by_peer = true;
             if exchange.ticket.session().is_some() {
                 // What is given away is not awaited here, whatever becomes of its client.
                 exchange.ticket.settled();
@@ -306,6 +388,7 @@ async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Res
         return Ok(Went::Answered(pass(proxy, exchange, sent).await?));
     };
     exchange.ticket.settled();
+    exchange.by_peer = false;
     let request = sent.connection.take_sent().and_then(reopen::again);
     // Its answer has no body.
     sent.slot.release(sent.connection);

@@ -68,6 +68,8 @@ pub(crate) struct Exchange {
     pub ticket: Ticket,
     /// Whether it belongs to a legacy session.
     pub session: bool,
+    /// Whether a peer answers it, and not our own server.
+    pub by_peer: bool,
 }
 
 impl Exchange {
@@ -119,7 +121,7 @@ async fn handle(
     // The ticket first, then the phase: an exchange that the driver does not see yet reads the
     // phase that the driver has published before it looked.
     let ticket = proxy.inflight.begin((class, untold), session, target);
-    let mut exchange = Exchange { ticket, session: has_session };
+    let mut exchange = Exchange { ticket, session: has_session, by_peer: false };
     request.body_mut().note_in(exchange.ticket.note());
     if untold {
         // Almost always the first part of the body came with the head; else it tells later.
@@ -201,7 +203,8 @@ async fn admit(
 /// Whether it has to be found out where the session of the exchange is.
 fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
     let may_leave = |session: &Arc<Session>| {
-        session.is_movable() && (phase >= Phase::Draining || session.is_lost())
+        let follows = || across::follows(exchange.ticket.class()) && session.is_reopened();
+        session.is_movable() && (phase >= Phase::Draining || session.is_lost() || follows())
     };
     elsewhere || exchange.ticket.session().is_some_and(may_leave)
 }

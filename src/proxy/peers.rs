@@ -18,7 +18,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -57,6 +57,11 @@ const PLACE_AGE: Duration = Duration::from_mins(1);
 const MAX_PLACES: usize = 16 * 1024;
 /// Most peers that are asked for a session, those first that would have been its heirs lately.
 const MAX_ASKED: usize = 16;
+/// Most questions that are on their way at once.
+const MAX_QUESTIONS: usize = 64;
+/// How long a peer that could not be reached is not tried again: else each request, of however many
+/// sessions, would wait for it in turn.
+const MISSED_AGE: Duration = Duration::from_secs(1);
 
 /// Opens a connection to an address.
 pub type Dial = Box<dyn Fn(SocketAddr) -> Connecting + Send + Sync>;
@@ -72,6 +77,7 @@ pub struct PeerPools {
     /// Where sessions were found, and when, by the hash of what their clients call them.
     places: Mutex<HashMap<u64, (Arc<str>, Instant)>>,
     hashes: RandomState,
+    questions: Semaphore,
 }
 
 /// What a pod has of a session.
@@ -86,6 +92,8 @@ pub enum Held {
 struct PeerPool {
     address: SocketAddr,
     pool: Pool<RequestBody>,
+    /// When it could not be reached last.
+    missed: Option<Instant>,
 }
 
 impl PeerPools {
@@ -114,6 +122,7 @@ impl PeerPools {
             pools: Mutex::default(),
             places: Mutex::default(),
             hashes: RandomState::new(),
+            questions: Semaphore::new(MAX_QUESTIONS),
         }
     }
 
@@ -137,8 +146,9 @@ impl PeerPools {
     #[must_use]
     pub fn place(&self, text: &str) -> Option<Box<str>> {
         let (uid, at) = lock(&self.places).get(&self.hashes.hash_one(text))?.clone();
-        let is_ready = self.known().get(&uid).is_some_and(Peer::is_ready);
-        (is_ready && at.elapsed() < PLACE_AGE).then(|| (*uid).into())
+        // One that ends gives it away.
+        let may_have_it = self.known().get(&uid).is_some_and(|peer| !peer.terminating);
+        (may_have_it && at.elapsed() < PLACE_AGE).then(|| (*uid).into())
     }
 
     /// The session was found there.
@@ -187,12 +197,19 @@ impl PeerPools {
 
     /// What the peer has of the session; nothing where it cannot be asked.
     async fn ask(&self, text: &str, uid: &str, peer: Peer) -> Held {
+        let Ok(_asks) = self.questions.acquire().await else { return Held::No };
+        if self.is_missed(uid) {
+            return Held::No;
+        }
         let pool = self.pool(uid, peer);
         let Ok(mut slot) = pool.acquire(Budget::Calls).await else { return Held::No };
-        // Once more where the connection is older than the peer's patience.
-        for _ in 0..2 {
-            let connection = slot.connection().await.ok();
-            let Some((mut connection, question)) = connection.zip(question(text, uid)) else {
+        // Once more where the connection was older than the peer's patience.
+        for is_first in [true, false] {
+            let connected = if is_first { slot.connection().await } else { slot.fresh().await };
+            if connected.is_err() {
+                self.misses(uid);
+            }
+            let Some((mut connection, question)) = connected.ok().zip(question(text, uid)) else {
                 return Held::No;
             };
             if let Ok(answer) = connection.send(question).await {
@@ -202,6 +219,20 @@ impl PeerPools {
             connection.close(Closed::Error);
         }
         Held::No
+    }
+
+    /// Whether the peer could not be reached just now.
+    #[must_use]
+    pub fn is_missed(&self, uid: &str) -> bool {
+        let missed = lock(&self.pools).get(uid).and_then(|known| known.missed);
+        missed.is_some_and(|at| at.elapsed() < MISSED_AGE)
+    }
+
+    /// The peer could not be reached.
+    pub fn misses(&self, uid: &str) {
+        if let Some(known) = lock(&self.pools).get_mut(uid) {
+            known.missed = Some(Instant::now());
+        }
     }
 
     /// The connections to one of them.
@@ -217,7 +248,7 @@ impl PeerPools {
             Box::pin(async move { hello(connecting.await?, &pod).await })
         });
         let pool = Pool::new(connector, self.limits, &self.metrics.peer_pool);
-        pools.insert(uid.into(), PeerPool { address, pool: pool.clone() });
+        pools.insert(uid.into(), PeerPool { address, pool: pool.clone(), missed: None });
         pool
     }
 

@@ -100,10 +100,11 @@ fn open_session(proxy: &Proxy, exchange: &Exchange, head: &mut response::Parts, 
     let ticket = &exchange.ticket;
     // A client that initialises in a session may get another one. What another pod has opened is
     // named by that pod.
-    let opens = match ticket.session() {
-        Some(session) => ids::only(&head.headers).is_some_and(|id| id != session.text()),
-        None => !exchange.session,
-    };
+    let opens = !exchange.by_peer
+        && match ticket.session() {
+            Some(session) => ids::only(&head.headers).is_some_and(|id| id != session.text()),
+            None => !exchange.session,
+        };
     if !opens || ticket.class() != Class::Initialize || !head.status.is_success() {
         return;
     }

@@ -119,6 +119,17 @@ impl RequestBody {
         }
     }
 
+    /// Reads what is left of it, as far as it could be sent again, and drops it.
+    pub async fn read_rest(&mut self) {
+        let mut left = KEPT;
+        while let Some(Ok(frame)) = poll_fn(|context| self.poll_incoming(context)).await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                return;
+            };
+            left = rest;
+        }
+    }
+
     fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);

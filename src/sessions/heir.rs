@@ -1,5 +1,6 @@
 //! Which pod opens a session anew when its own cannot: rendezvous hashing, so that all sidecars
-//! agree without a word between them. Pure.
+//! choose the same without a word between them. (Whether one before it has opened it, it asks.)
+//! Pure.
 //!
 //! Never hashes by what differs between processes, releases or machines. Where two sidecars see
 //! different pods for a moment, they disagree only about sessions whose heir one of them does not

@@ -47,6 +47,9 @@ pub struct Asked<'a> {
     pub named: Option<&'a str>,
     /// Those that do not have it, or cannot be reached.
     pub tried: &'a [Box<str>],
+    /// Whether a call in flight may be waiting for it: an answer, a cancellation, a client that is
+    /// back.
+    pub follows: bool,
     /// Whether this pod ends.
     pub ends: bool,
 }
@@ -79,11 +82,14 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
         let is_out = |uid: &str| was_tried(uid) || (leaves && uid == ours);
         if reopens { peers.heir(asked.text, is_out) } else { None }
     };
-    // One that is not ready for a moment has its sessions all the same.
-    let may_serve = |peer: &Peer| peer.serving || !peer.terminating;
     let reachable =
-        |uid: &&str| *uid != ours && !was_tried(uid) && peers.get(uid).is_some_and(may_serve);
+        |uid: &&str| *uid != ours && !was_tried(uid) && peers.get(uid).is_some_and(Peer::may_serve);
     let named = asked.named.filter(reachable);
+    // Its calls in flight stay there to their end, whoever has the session by now.
+    let ends = |uid: &str| peers.get(uid).is_some_and(|peer| peer.terminating);
+    if asked.follows && asked.sender == Sender::Client && reachable(&owner) && ends(owner) {
+        return Place::There(owner, Sender::ToOwner);
+    }
     match (asked.standing, asked.sender) {
         (Standing::Lives, _) => Place::Here,
         (Standing::Lost, _) => anew,
@@ -91,7 +97,9 @@ pub fn place<'a>(peers: &'a Peers, ours: &str, asked: &Asked<'a>, reopens: bool)
         (Standing::Leaves, Sender::Client) => {
             named.or_else(heir).map_or(Place::Here, |heir| Place::There(heir, Sender::Gives))
         }
-        (Standing::Leaves, _) => heir().map_or(Place::Here, |heir| Place::NotHere(Some(heir))),
+        (Standing::Leaves, _) => {
+            named.or_else(heir).map_or(Place::Here, |heir| Place::NotHere(Some(heir)))
+        }
         (Standing::Stranger, Sender::ToOwner) => Place::NotHere(None),
         (Standing::Stranger, Sender::ToHeir | Sender::Gives) => match heir() {
             Some(heir) if asked.ends => Place::NotHere(Some(heir)),
@@ -144,7 +152,8 @@ mod tests {
     /// A client asks the first pod, which has never heard of the session.
     fn asked<'a>(token: &'a Token, text: &'a str) -> Asked<'a> {
         let (sender, standing) = (Sender::Client, Standing::Stranger);
-        Asked { token, text, sender, standing, named: None, tried: &[], ends: false }
+        let (named, tried, follows, ends) = (None, &[][..], false, false);
+        Asked { token, text, sender, standing, named, tried, follows, ends }
     }
 
     /// Of three pods `owner` has the session, `heir` would inherit it, and then `ours`.
@@ -240,6 +249,35 @@ mod tests {
         }
     }
 
+    /// Though the session has been opened anew by then, here or elsewhere.
+    #[test]
+    fn what_a_call_waits_for_goes_to_the_pod_that_drains() {
+        let token = token("owner");
+        let ready = ("ours", true, false);
+        for (owner, to) in [
+            (("owner", true, true), Some("owner")),
+            (("owner", false, true), None),
+            (("gone", true, true), None),
+        ] {
+            let peers = peers(&[owner, ready, ("busy", true, false)]);
+            for standing in [Standing::Stranger, Standing::Lives] {
+                let first = asked(&token, "e1.x");
+                let asked = Asked { standing, named: Some("busy"), follows: true, ..first };
+                let to = to.map(|uid| Place::There(uid, Sender::ToOwner));
+                let found = place(&peers, "ours", &asked, true);
+                assert_eq!(Some(found).filter(|_| to.is_some()), to, "{asked:?}");
+                // The owner has nothing of it in flight any more; or a peer has sent it.
+                let tried = [Box::from("owner")];
+                for late in
+                    [Asked { tried: &tried, ..asked }, Asked { sender: Sender::ToHeir, ..asked }]
+                {
+                    let is_owner = |found| matches!(found, Place::There("owner", _));
+                    assert!(!is_owner(place(&peers, "ours", &late, true)), "{late:?}");
+                }
+            }
+        }
+    }
+
     /// What a peer has said leads to the session, before its owner and its heir.
     #[test]
     fn who_is_named_is_asked_first() {
@@ -277,7 +315,7 @@ mod tests {
             text in "e1\\.[a-z]{1,8}",
             named in prop::option::of("[a-f]"),
             tried in prop::collection::vec("[a-f]", 0..3),
-            (reopens, ends) in any::<(bool, bool)>(),
+            (reopens, ends, follows) in any::<(bool, bool, bool)>(),
         ) {
             let all: Vec<_> =
                 pods.iter().map(|(uid, (serving, ends))| (uid.as_str(), *serving, *ends)).collect();
@@ -286,7 +324,7 @@ mod tests {
             let standings = STANDINGS.into_iter();
             for (standing, sender) in standings.flat_map(|it| SENDERS.map(|sender| (it, sender))) {
                 let (named, tried) = (named.as_deref(), &*tried);
-                let asked = Asked { sender, standing, named, tried, ends, ..asked(&token, &text) };
+                let asked = Asked { sender, standing, named, tried, ends, follows, ..asked(&token, &text) };
                 let found = place(&peers, &ours, &asked, reopens);
                 if let Place::There(to, _) = found {
                     prop_assert_eq!(sender, Sender::Client);

@@ -150,7 +150,8 @@ impl Session {
     }
 
     /// Whether the server calls it otherwise than its clients do: whether its id is a token of ours.
-    pub(super) fn is_renamed(&self) -> bool {
+    #[must_use]
+    pub fn is_renamed(&self) -> bool {
         self.renamed
     }
 
@@ -178,7 +179,8 @@ impl Session {
     }
 
     /// Whether nobody but us knows what the server calls it.
-    pub(super) fn is_reopened(&self) -> bool {
+    #[must_use]
+    pub fn is_reopened(&self) -> bool {
         lock(&self.state).reopened
     }
 

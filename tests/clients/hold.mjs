@@ -31,6 +31,9 @@ export async function hold(open) {
         break;
       } catch (caught) {
         error = [caught?.code, caught?.data?.status, caught?.cause?.code, caught?.message ?? caught].join(" ");
+        // Which connection, how much came on it, and when: what tells one that was idle.
+        const { socket, message } = caught?.cause ?? {};
+        if (socket) error += ` ${message} ${JSON.stringify(socket)} ${new Date().toISOString()}`;
       }
       // The specification's end of a session. The SDKs leave it to their user to open another.
       if (!error.includes("404") && !/session/i.test(error)) break;

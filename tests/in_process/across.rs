@@ -480,6 +480,91 @@ async fn what_a_call_waits_for_comes_to_it_though_another_heir_has_come() {
     }
 }
 
+/// A dead pod is still in the endpoints, so that each question takes its second: whoever comes
+/// meanwhile finds the session that the first one opens.
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_one_after_the_other_open_a_session_once() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, server) = pod("b", &pods, Roaming::Reopen).await;
+    let session = open(&a).await;
+    pods.tell(&[("a", false, true), ("b", true, false), ("x", false, false)]);
+    // It takes connections, and says nothing.
+    let (silent, _visitors) = mpsc::unbounded_channel();
+    pods.put("x", silent);
+    let late = async {
+        tokio::time::sleep(seconds(0.5)).await;
+        calls(&b, &session).await
+    };
+    let names = tokio::join!(calls(&b, &session), late);
+    assert_eq!(names, ("b-1".into(), "b-1".into()));
+    assert_eq!(server.state(|state| state.opened), 1);
+}
+
+/// The session's next call has begun elsewhere by then, where the answer would be nobody's.
+#[tokio::test(start_paused = true)]
+async fn what_a_call_waits_for_comes_to_the_owner_that_drains() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, third) = pod("c", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
+    let session = open(&a).await;
+    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
+    let mut running = b.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
+        a.settled().await;
+    }
+    pods.tell(&[("a", true, true), ("b", true, false), ("c", true, false)]);
+    a.drain.tell(Event::Requested).await;
+    a.watch.clone().until(|now| now.last_call).await;
+    let name = calls(&b, &session).await;
+    assert!(name.starts_with("b-") || name.starts_with("c-"), "{name}");
+    assert_eq!(calls(&c, &session).await, name);
+    drop((other.asked(), third.asked()));
+    for world in [&a, &b, &c] {
+        let message = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+        world.asked(&post(message, &session)).await.message().await;
+        assert_eq!(server.asked(), ["post a-1"]);
+    }
+    assert_eq!((other.asked(), third.asked()), (vec![], vec![]));
+    server.goes_on();
+    assert!(running.message().await.contains("a-1"));
+    assert_eq!(a.report().await.cut, 0);
+    // Nothing waits for it any more.
+    let message = r#"{"jsonrpc":"2.0","id":8,"result":{}}"#;
+    b.asked(&post(message, &session)).await.message().await;
+    assert_eq!(server.asked(), [""; 0]);
+}
+
+/// The pod that drains has sent it to one that is not its heir any more.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_given_away_goes_where_it_went_before() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    let (c, _) = pod("c", &pods, Roaming::Reopen).await;
+    let sessions = [open(&a).await, open(&a).await, open(&a).await, open(&a).await];
+    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
+    let _running = a.asked(&slow).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    let mut names = Vec::new();
+    for session in &sessions {
+        // By the pod that takes it, so that the one which gives it does not know where it went.
+        names.push(calls(&b, session).await);
+    }
+    pods.tell(&[("a", true, true), ("b", true, false), ("c", true, false)]);
+    for (session, name) in sessions.iter().zip(&names) {
+        assert!(name.starts_with("b-"), "{name}");
+        for world in [&a, &c, &a, &b] {
+            assert_eq!(calls(world, session).await, *name);
+        }
+    }
+    server.goes_on();
+}
+
 /// Late in its drain it takes no more calls, but what those in flight wait for.
 #[tokio::test(start_paused = true)]
 async fn what_a_call_waits_for_finds_the_pod_that_drains() {
@@ -649,6 +734,8 @@ async fn a_stranger_hears_nothing_of_a_session() {
         let (heard, name) = tokio::join!(stranger, asked);
         assert!(name.starts_with("b-"), "{answer}: {name}");
         assert!(heard.starts_with("OPTIONS * ") && !heard.contains("e1."), "{heard}");
+        // What could not be reached is not tried again at once.
+        tokio::time::sleep(seconds(1.1)).await;
     }
 }
 
