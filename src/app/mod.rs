@@ -13,7 +13,7 @@ use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -41,6 +41,9 @@ use crate::{
 
 /// How long connections get to close once everything is answered.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// How long idle connections are left to their clients: Node's close theirs after 4 s.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long what the cluster is told of a drain may hold up the end.
 const TELL_TIME: Duration = Duration::from_secs(2);
@@ -132,12 +135,9 @@ pub async fn run(
     let pool =
         Pool::new(dial::server(&settings.upstream), limits::pool_limits(&settings), &metrics.pool);
     let (seen, peers) = watch::channel(None);
-    let pools = Arc::new(PeerPools::new(
-        Box::new(dial::pod),
-        limits::pool_limits(&settings),
-        peers,
-        &metrics,
-    ));
+    let pools =
+        PeerPools::new(Box::new(dial::pod), limits::pool_limits(&settings), peers, &metrics);
+    let pools = Arc::new(pools);
     let proxy = Arc::new(Proxy {
         pool: pool.clone(),
         inflight: inflight.clone(),
@@ -159,7 +159,7 @@ pub async fn run(
         limits: limits::port_limits(&settings),
         stages: data_stages,
         metrics: Arc::clone(&metrics),
-        connections: Some(connections),
+        connections: Some(Arc::clone(&connections)),
         handler: proxy,
     };
     let admin_port = Port {
@@ -190,17 +190,19 @@ pub async fn run(
         let peers = (settings.sessions != Roaming::Off)
             .then(|| Watched { port: settings.listen.port(), seen });
         group.spawn("kubernetes", cluster::learn(cluster, peers, watch.clone(), drain.clone()));
-        group.spawn("peer reaper", pools.reap());
+        group.spawn("peer reaper", Arc::clone(&pools).reap());
     }
-    let left = inflight.clone();
+    let (left, open) = (inflight.clone(), connections);
+    let passes_on = move || pools.has_other(&pod);
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
     let drained = watch.clone();
-    group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone()));
+    group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone(), passes_on.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
+    linger(&open, &drained, || ended.is_none() && passes_on()).await;
     data_stage.send_replace(Stage::Close(close_by(&drained, &left)));
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
@@ -244,6 +246,20 @@ fn close_by(drained: &DrainWatch, inflight: &Inflight) -> Instant {
     let soon = Instant::now() + CLOSE_TIME;
     let timeline = drained.snapshot().timeline.filter(|_| inflight.exchanging() > 0);
     timeline.map_or(soon, |timeline| soon.max(Instant::from_std(timeline.cut_at)))
+}
+
+/// A client whose connection closes just as it sends its next call loses that call, and no proxy can
+/// tell. So idle connections are left to their clients, which close theirs after a few seconds, and
+/// what comes on them goes to another pod; the server has nothing to do with it any more.
+async fn linger(connections: &Connections, drained: &DrainWatch, passes_on: impl Fn() -> bool) {
+    let Some(timeline) = drained.snapshot().timeline.filter(|_| passes_on()) else { return };
+    let end = (Instant::now() + LINGER).min(Instant::from_std(timeline.cut_at));
+    let left = async {
+        while connections.open() > 0 {
+            connections.none_left().await;
+        }
+    };
+    drop(timeout_at(end, left).await);
 }
 
 const DRIVER: &str = "drain driver";
@@ -316,8 +332,13 @@ async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) 
     drain.tell(Event::UpstreamAnswered).await;
 }
 
-/// Tells the data port when clients are to go elsewhere.
-pub async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) {
+/// Tells the data port when clients are to go elsewhere. `passes_on`: whether another pod takes what
+/// comes here late.
+pub async fn announce_drain(
+    mut watch: DrainWatch,
+    stage: watch::Sender<Stage>,
+    passes_on: impl Fn() -> bool,
+) {
     let advance = |next| {
         stage.send_if_modified(|stage| {
             let later = *stage < next;
@@ -330,5 +351,8 @@ pub async fn announce_drain(mut watch: DrainWatch, stage: watch::Sender<Stage>) 
     watch.reached(Phase::Draining).await;
     advance(Stage::Announce);
     watch.until(|snapshot| snapshot.closes_idle).await;
-    advance(Stage::CloseOpen);
+    // Else nobody has to be cut off while its next call may be on its way: `linger`.
+    if !passes_on() {
+        advance(Stage::CloseOpen);
+    }
 }

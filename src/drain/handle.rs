@@ -156,7 +156,8 @@ impl Connections {
         *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when the last one has closed. For one waiter: the driver.
+    /// Resolves when the last one has closed. For one waiter: the driver, and once that has ended
+    /// whoever follows it.
     pub async fn none_left(&self) {
         self.none_left.notified().await;
     }

@@ -1,7 +1,7 @@
 //! A request of a session that may be another pod's: it goes to the pod that has it, or to the one
 //! that opens it anew, which may be this one, once it has asked the others for it.
 //!
-//! Never decides where (`sessions::place` does), and never sends on a second time what a peer has
+//! Never decides where (`search` does), and never sends on a second time what a peer has
 //! sent.
 
 use std::pin::pin;
@@ -17,18 +17,17 @@ use super::{
     received::{Answer, pass},
     reopen::{self, NotReopened},
     request_body::RequestBody,
+    search::{MAX_TRIED, Next, Search, held},
     send::{Sent, budget, send},
 };
 use crate::{
-    config::value::Roaming,
-    drain::Phase,
     mcp::Class,
     pool::AcquireError,
     serve::Context,
     sessions::{
-        Session, ids,
+        ids,
         peers::Peer,
-        place::{Asked, Place, Sender, Standing, place},
+        place::{Sender, Standing},
         token::Token,
     },
     telemetry::metrics::Move,
@@ -39,18 +38,6 @@ const HEIR: HeaderValue = HeaderValue::from_static("heir");
 const GIVEN: HeaderValue = HeaderValue::from_static("given");
 /// In an answer; after a space the UID of the pod that may have it.
 const ELSEWHERE: &str = "elsewhere";
-
-/// Most peers that one request is sent to in vain.
-const MAX_TRIED: usize = 3;
-
-/// Where a request goes next.
-enum Next {
-    Here,
-    Anew,
-    There { uid: Box<str>, peer: Peer, sender: Sender },
-    NotHere(Option<Box<str>>),
-    Over,
-}
 
 /// What became of a request that was sent to a peer.
 enum Went {
@@ -76,81 +63,32 @@ pub async fn forward(
     let sender = sender(request.headers());
     headers::to_upstream(&mut request, &context.forwarded_for);
     proxy.peers.until_known().await;
-    let ours = proxy.sessions.pod();
-    let mut named = proxy.peers.place(text);
-    // In vain, and those of them that have said that they do not have it.
-    let (mut tried, mut refused) = (Vec::new(), Vec::new());
-    let (mut asked_around, mut tries_again) = (false, true);
+    let mut search = Search::new(proxy, exchange.ticket.class(), token, text, sender);
     loop {
-        // Another request may have opened it here while this one waited.
-        if exchange.ticket.session().is_none()
-            && let Some(session) = proxy.sessions.known(text)
-        {
-            exchange.ticket.belongs_to(&session);
-        }
-        let standing = standing(proxy, exchange);
-        let ends = proxy.drain.phase() >= Phase::Draining;
-        let follows = follows(exchange.ticket.class());
-        let asked = Asked {
-            token,
-            text,
-            sender,
-            standing,
-            named: named.as_deref(),
-            tried: &tried,
-            follows,
-            ends,
-        };
-        let is_lead = named.is_some() && tried.len() < 2 * MAX_TRIED;
-        let next = match next(proxy, &asked) {
-            // Who was to have it cannot be reached: it stays as long as it can.
-            Next::There { .. } if !tried.is_empty() && !is_lead && standing == Standing::Leaves => {
-                Next::Here
-            }
-            Next::There { .. } if tried.len() >= MAX_TRIED && !is_lead && !ends => Next::Anew,
-            Next::There { .. } | Next::Over if tried.len() >= MAX_TRIED => {
-                let failure = Failure::draining(proxy.drain.phase(), false);
-                return Err(failure.with_body(request.into_body()));
-            }
-            next => next,
-        };
-        match next {
+        match search.next(exchange) {
             Next::Here => {
                 if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
                     return Err(failure.with_body(request.into_body()));
                 }
                 return forward::to_server(proxy, exchange, request).await;
             }
-            Next::Anew => {
-                let is_new = standing == Standing::Stranger;
-                if is_new && !std::mem::replace(&mut asked_around, true) {
-                    // Who gives it away has the request at hand in flight.
-                    let is_call = exchange.ticket.class() == Class::Call || sender == Sender::Gives;
-                    // Boxed, as every rare way is.
-                    let mut holder = Box::pin(proxy.peers.holder(text, ours, &refused, is_call));
-                    match unless_ended(&exchange.ticket, holder.as_mut()).await {
-                        Ok(None) => {}
-                        Ok(Some(uid)) if sender == Sender::Client => {
-                            named = leads(proxy, text, uid, &mut tried, &mut tries_again);
-                        }
-                        Ok(Some(uid)) => {
-                            let said = format!("{ELSEWHERE} {uid}");
-                            return Ok(not_here(exchange, &mut request, &said).await);
-                        }
-                        Err(ending) => {
-                            return Err(Failure::ended(ending).with_body(request.into_body()));
-                        }
+            Next::Ask => {
+                // Boxed, as every rare way is.
+                let mut asking = Box::pin(search.asks());
+                let found = unless_ended(&exchange.ticket, asking.as_mut()).await;
+                drop(asking);
+                match found {
+                    Ok(None) => {}
+                    Ok(Some(uid)) if sender == Sender::Client => search.is_led_to(uid),
+                    Ok(Some(uid)) => {
+                        return Ok(not_here(exchange, &mut request, Some(&uid)).await);
                     }
-                    continue;
+                    Err(ending) => {
+                        return Err(Failure::ended(ending).with_body(request.into_body()));
+                    }
                 }
-                return Box::pin(anew(proxy, exchange, request, token, text)).await;
             }
-            // Others have waited for it just now.
-            Next::There { uid, .. }
-                if proxy.peers.is_missed(&uid) && named.as_ref() != Some(&uid) =>
-            {
-                tried.push(uid);
-            }
+            Next::Anew => return Box::pin(anew(proxy, exchange, request, token, text)).await,
             Next::There { uid, peer, sender } => {
                 tracing::debug!(pod = uid, ?sender, "a request goes to the pod of its session");
                 match there(proxy, exchange, request, (&uid, peer), sender).await? {
@@ -161,45 +99,20 @@ pub async fn forward(
                         return Ok(answer);
                     }
                     Went::Back(back) => {
-                        (request, named) = (back, None);
-                        request.headers_mut().remove(PEER);
-                        proxy.peers.misses(&uid);
-                        tried.push(uid);
+                        request = back;
+                        search.misses(uid);
                     }
-                    Went::Refused(back, hint) => {
-                        tried.push(uid.clone());
-                        refused.push(uid);
-                        let is_refused = |uid: &str| refused.iter().any(|known| &**known == uid);
-                        let hint = hint.filter(|uid| !is_refused(uid));
-                        named = hint
-                            .and_then(|uid| leads(proxy, text, uid, &mut tried, &mut tries_again));
-                        // What cannot be sent again finds its way the next time.
-                        let peers = proxy.peers.known();
-                        if named.is_none()
-                            && !follows
-                            && let Some(uid) = peers.heir(text, is_refused)
-                        {
-                            proxy.peers.has_place(text, uid);
-                        }
+                    Went::Refused(back, named) => {
+                        search.is_refused(uid, named);
                         request = back.ok_or_else(Failure::too_large_to_move)?;
-                        request.headers_mut().remove(PEER);
                     }
                 }
+                request.headers_mut().remove(PEER);
             }
             Next::NotHere(uid) => {
-                let said = uid.map(|uid| format!("{ELSEWHERE} {uid}"));
-                let said = said.as_deref().unwrap_or(ELSEWHERE);
-                return Ok(not_here(exchange, &mut request, said).await);
+                return Ok(not_here(exchange, &mut request, uid.as_deref()).await);
             }
-            // Its pod is there, or another one can open it: this is not its end.
-            Next::Over if tried.len() > refused.len() => {
-                let failure = Failure::lost("the pod of this session cannot be reached now");
-                return Err(failure.with_body(request.into_body()));
-            }
-            Next::Over if ends && reopens(proxy) && token.params().is_some() => {
-                let failure = Failure::draining(proxy.drain.phase(), false);
-                return Err(failure.with_body(request.into_body()));
-            }
+            Next::TryAgain(failure) => return Err(failure.with_body(request.into_body())),
             Next::Over => {
                 proxy.metrics.moved(Move::Lost);
                 return Err(Failure::session_over().with_body(request.into_body()));
@@ -208,36 +121,49 @@ pub async fn forward(
     }
 }
 
-/// Whether a call in flight may be waiting for it.
-pub fn follows(class: Class) -> bool {
-    matches!(class, Class::Message | Class::Resume)
+/// What comes late to a pod that has drained goes to any other one, as if its client had come there.
+pub async fn anywhere(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+    context: &Context,
+) -> Result<Answer, Failure> {
+    if let Err(ending) = exchange.learn_class(request.body_mut()).await {
+        return Err(Failure::ended(ending).with_body(request.into_body()));
+    }
+    headers::to_upstream(&mut request, &context.forwarded_for);
+    // Spread over all, since no session tells where.
+    let (key, ours) = (exchange.ticket.sequence().to_string(), proxy.sessions.pod());
+    let mut tried: Vec<Box<str>> = Vec::new();
+    while !exchange.ticket.class().is_stream() && tried.len() < MAX_TRIED {
+        let known = proxy.peers.known();
+        let is_out = |uid: &str| uid == ours || tried.iter().any(|tried| &**tried == uid);
+        let heir = known.heir(&key, is_out);
+        let Some((uid, peer)) = heir.and_then(|uid| Some((uid, *known.get(uid)?))) else { break };
+        match there(proxy, exchange, request, (uid, peer), Sender::ToHeir).await? {
+            Went::Answered(answer) => return Ok(answer),
+            Went::Back(back) => request = back,
+            Went::Refused(back, _) => request = back.ok_or_else(Failure::too_large_to_move)?,
+        }
+        request.headers_mut().remove(PEER);
+        tried.push(uid.into());
+    }
+    if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
+        return Err(failure.with_body(request.into_body()));
+    }
+    forward::to_server(proxy, exchange, request).await
 }
 
-/// A peer has named the pod of this UID: it is asked next, also where it could not be reached just
-/// now, but only once more.
-fn leads(
-    proxy: &Proxy,
-    text: &str,
-    uid: Box<str>,
-    tried: &mut Vec<Box<str>>,
-    tries_again: &mut bool,
-) -> Option<Box<str>> {
-    proxy.peers.known().get(&uid)?;
-    if tried.contains(&uid) {
-        if !std::mem::take(tries_again) {
-            return None;
-        }
-        tried.retain(|tried| *tried != uid);
-    }
-    proxy.peers.has_place(text, &uid);
-    Some(uid)
+/// Whether another sidecar has sent it, or its sender says so.
+pub fn is_sent(headers: &HeaderMap) -> bool {
+    sender(headers) != Sender::Client
 }
 
 /// What a peer hears that has sent a request of a session which is not here.
 async fn not_here(
     exchange: &mut Exchange,
     request: &mut Request<RequestBody>,
-    said: &str,
+    named: Option<&str>,
 ) -> Answer {
     // What has come to its end can be sent once more; an ending ends the wait.
     let rest = pin!(request.body_mut().read_rest());
@@ -245,7 +171,8 @@ async fn not_here(
     // It is no call that is answered.
     exchange.ticket.reclassify(Class::Plain);
     let mut answer = plain(StatusCode::MISDIRECTED_REQUEST);
-    let value = HeaderValue::from_str(said).unwrap_or(HeaderValue::from_static(ELSEWHERE));
+    let value = named.and_then(|uid| HeaderValue::from_str(&format!("{ELSEWHERE} {uid}")).ok());
+    let value = value.unwrap_or(HeaderValue::from_static(ELSEWHERE));
     answer.headers_mut().insert(PEER, value);
     whole(answer)
 }
@@ -264,43 +191,6 @@ pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Respons
         }
     });
     peers::greet(meant, proxy.sessions.pod(), held)
-}
-
-fn next(proxy: &Proxy, asked: &Asked<'_>) -> Next {
-    let peers = proxy.peers.known();
-    match place(&peers, proxy.sessions.pod(), asked, reopens(proxy)) {
-        Place::Here => Next::Here,
-        Place::Anew => Next::Anew,
-        Place::There(uid, sender) => match peers.get(uid) {
-            Some(peer) => Next::There { uid: uid.into(), peer: *peer, sender },
-            None => Next::Over,
-        },
-        Place::NotHere(named) => Next::NotHere(named.map(Into::into)),
-        Place::Over => Next::Over,
-    }
-}
-
-fn reopens(proxy: &Proxy) -> bool {
-    proxy.sessions.roaming() == Roaming::Reopen
-}
-
-fn standing(proxy: &Proxy, exchange: &Exchange) -> Standing {
-    let Some(session) = exchange.ticket.session() else { return Standing::Stranger };
-    let class = exchange.ticket.class();
-    held(proxy, session, usize::from(!class.is_stream()), class == Class::Call)
-}
-
-/// What a session that is known here is to this pod, beside `own` exchanges.
-fn held(proxy: &Proxy, session: &Session, own: usize, is_call: bool) -> Standing {
-    let ends = proxy.drain.phase() >= Phase::Draining;
-    if !ends || !session.is_movable() {
-        return if session.is_lost() { Standing::Lost } else { Standing::Lives };
-    }
-    // What belongs to a call in flight stays with it. A client that always has one begins its next
-    // elsewhere.
-    let is_late = || session.is_given() || proxy.drain.snapshot().last_call;
-    let leaves = !session.is_busy(own) || (is_call && is_late());
-    if leaves { Standing::Leaves } else { Standing::Lives }
 }
 
 /// Who has sent a request; anybody may say so of himself, since it leads nowhere further.

@@ -15,6 +15,7 @@ mod received;
 mod reopen;
 mod request_body;
 mod resend;
+mod search;
 mod send;
 mod streamed;
 mod tunnel;
@@ -168,7 +169,7 @@ async fn handle(
 enum Way {
     Server,
     Tunnel,
-    /// To wherever its session is.
+    /// To wherever its session is; or, late, to any other pod.
     Across,
 }
 
@@ -193,6 +194,12 @@ async fn admit(
     if !is_tunnel && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
+    if phase == Phase::Drained && !is_tunnel && !exchange.session {
+        let ours = proxy.sessions.pod();
+        if proxy.peers.has_other(ours) && !across::is_sent(request.headers()) {
+            return Ok(Way::Across);
+        }
+    }
     if phase >= Phase::Draining {
         // Boxed, as every rare way is: most requests should not pay for its room.
         Box::pin(decide(proxy, exchange, request.body_mut())).await?;
@@ -203,7 +210,7 @@ async fn admit(
 /// Whether it has to be found out where the session of the exchange is.
 fn goes_across(exchange: &Exchange, elsewhere: bool, phase: Phase) -> bool {
     let may_leave = |session: &Arc<Session>| {
-        let follows = || across::follows(exchange.ticket.class()) && session.is_reopened();
+        let follows = || search::follows(exchange.ticket.class()) && session.is_reopened();
         session.is_movable() && (phase >= Phase::Draining || session.is_lost() || follows())
     };
     elsewhere || exchange.ticket.session().is_some_and(may_leave)
@@ -216,6 +223,9 @@ async fn across(
     context: &Context,
     elsewhere: Option<Arc<Token>>,
 ) -> Result<Answer, Failure> {
+    if !exchange.session {
+        return across::anywhere(proxy, exchange, request, context).await;
+    }
     let text = ids::only(request.headers()).and_then(|text| text.to_str().ok()).map(str::to_owned);
     let text = text.unwrap_or_default();
     let token = elsewhere.or_else(|| proxy.sessions.token(&text).map(Arc::new));

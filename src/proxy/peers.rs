@@ -132,6 +132,12 @@ impl PeerPools {
         self.known.borrow().clone().unwrap_or_default()
     }
 
+    /// Whether another pod than `ours` is ready, so that it can be sent what comes here late.
+    #[must_use]
+    pub fn has_other(&self, ours: &str) -> bool {
+        self.known().heir("", |uid| uid == ours).is_some()
+    }
+
     /// Waits, not for long, until somebody can tell which pods there are: to a pod that has just
     /// started every session seems to be gone.
     pub async fn until_known(&self) {

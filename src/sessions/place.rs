@@ -324,7 +324,8 @@ mod tests {
             let standings = STANDINGS.into_iter();
             for (standing, sender) in standings.flat_map(|it| SENDERS.map(|sender| (it, sender))) {
                 let (named, tried) = (named.as_deref(), &*tried);
-                let asked = Asked { sender, standing, named, tried, ends, follows, ..asked(&token, &text) };
+                let first = asked(&token, &text);
+                let asked = Asked { sender, standing, named, tried, follows, ends, ..first };
                 let found = place(&peers, &ours, &asked, reopens);
                 if let Place::There(to, _) = found {
                     prop_assert_eq!(sender, Sender::Client);

@@ -245,6 +245,40 @@ async fn what_is_gone_with_its_pod_is_opened_anew_once() {
     assert_eq!(asked[3..], [expected[2]; 2]);
 }
 
+/// Its endpoint may reach somebody late, and a client may keep its connection: neither loses a call.
+#[tokio::test(start_paused = true)]
+async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let session = open(&a).await;
+    let mut kept = a.asked(&call("1", &session)).await;
+    kept.message().await;
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Drained).await;
+    server.asked();
+    // On the connection that it has kept, and on new ones.
+    kept.send(&call("2", &session)).await;
+    let answer = kept.message().await;
+    assert!(answer.contains("b-1") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(calls(&a, &session).await, "b-1");
+    let fresh = opened(&a).await;
+    assert_eq!(calls(&b, &fresh).await, "b-2");
+    other.asked();
+    a.asked(&call("1", "")).await.message().await;
+    assert_eq!(other.asked(), ["tools/call -"]);
+    // What a peer sends here is not sent on.
+    let sent = call("1", "ebbtide-peer: heir\r\n");
+    let answer = a.asked(&sent).await.message().await;
+    assert!(answer.contains("-32010"), "{answer}");
+    // Nobody is there any more.
+    pods.tell(&[("a", true, true)]);
+    let answer = a.asked(&call("1", "")).await.message().await;
+    assert!(answer.contains("-32010"), "{answer}");
+    assert_eq!(server.asked(), [""; 0]);
+}
+
 /// Whatever a server says to a session that it does not know.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_restarted_opens_its_sessions_anew() {
@@ -298,27 +332,27 @@ async fn who_initialises_in_a_session_gets_a_token_for_the_next() {
 /// session.
 #[tokio::test(start_paused = true)]
 async fn a_session_is_opened_anew_in_two_round_trips() {
-    const TRIP: f64 = 0.2;
+    const TRIP: Duration = Duration::from_millis(200);
     let pods = Pods::default();
     let (a, server) = pod("a", &pods, Roaming::Reopen).await;
     let (b, other) = pod("b", &pods, Roaming::Reopen).await;
     for server in [&server, &other] {
-        server.state(|state| state.trip = seconds(TRIP));
+        server.state(|state| state.trip = TRIP);
     }
     let session = open(&a).await;
     let timed = async |world: &World| {
         let began = Instant::now();
         assert!(!calls(world, &session).await.contains("error"));
-        (began.elapsed().as_secs_f64() / TRIP).round()
+        (began.elapsed() + TRIP / 2).as_millis() / TRIP.as_millis()
     };
-    assert_eq!(timed(&a).await, 1.0);
+    assert_eq!(timed(&a).await, 1);
     server.restarts();
-    assert_eq!(timed(&a).await, 1.0 + 3.0);
-    assert_eq!(timed(&a).await, 1.0);
+    assert_eq!(timed(&a).await, 1 + 3);
+    assert_eq!(timed(&a).await, 1);
     drop(a);
     pods.tell(&[("b", true, false)]);
-    assert_eq!(timed(&b).await, 1.0 + 2.0);
-    assert_eq!(timed(&b).await, 1.0);
+    assert_eq!(timed(&b).await, 1 + 2);
+    assert_eq!(timed(&b).await, 1);
 }
 
 /// Each of those that wait for a session would else wait for the one before it.

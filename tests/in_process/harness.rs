@@ -215,12 +215,15 @@ impl World {
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let drain_watch = watch.clone();
+        let peers = Arc::new(pods.pools(settings.pool, &metrics));
+        let others = Arc::clone(&peers);
+        let passes_on = move || others.has_other(pod);
         let proxy = Proxy {
             pool,
             inflight: inflight.clone(),
             drain: drain_watch,
             sessions: sessions.clone(),
-            peers: Arc::new(pods.pools(settings.pool, &metrics)),
+            peers: Arc::clone(&peers),
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
         };
@@ -269,7 +272,7 @@ impl World {
         let mut tasks = Group::default();
         tasks.spawn("driver", driver.run());
         tasks.spawn("server restart", restarts);
-        tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone()));
+        tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone(), passes_on));
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
         let stages = [stage, admin_stage];
