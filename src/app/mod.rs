@@ -13,7 +13,7 @@ use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -29,10 +29,10 @@ use crate::{
         handle::{Connections, Event},
         timeline::DEFAULT_DRAIN_TIMEOUT,
     },
-    inflight::Inflight,
+    inflight::{Ending, Inflight},
     kubernetes::{self, Cluster, Watched},
     pool::{Counts, Pool},
-    proxy::{Proxy, RequestBody, peers::PeerPools},
+    proxy::{PASSING, Proxy, RequestBody, peers::PeerPools},
     serve::{self, Port, Stage, Tcp},
     signals::Signals,
     tasks::{self, Group},
@@ -41,9 +41,6 @@ use crate::{
 
 /// How long connections get to close once everything is answered.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
-
-/// How long idle connections are left to their clients: Node's close theirs after 4 s.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// How long what the cluster is told of a drain may hold up the end.
 const TELL_TIME: Duration = Duration::from_secs(2);
@@ -147,7 +144,7 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         refuse_with: settings.refuse_with,
     });
-    let counts = pool.clone();
+    let (counts, passing) = (pool.clone(), Arc::clone(&proxy));
     let (counts, asks) = (Box::new(move || counts.counts()), drain.clone());
     let admin = Arc::new(admin(&settings, asks, watch.clone(), inflight.clone(), counts, &metrics));
     bound.announce(&settings);
@@ -190,10 +187,10 @@ pub async fn run(
         let peers = (settings.sessions != Roaming::Off)
             .then(|| Watched { port: settings.listen.port(), seen });
         group.spawn("kubernetes", cluster::learn(cluster, peers, watch.clone(), drain.clone()));
-        group.spawn("peer reaper", Arc::clone(&pools).reap());
+        group.spawn("peer reaper", pools.reap());
     }
     let (left, open) = (inflight.clone(), connections);
-    let passes_on = move || pools.has_other(&pod);
+    let passes_on = move || passing.passes_on();
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
     let drained = watch.clone();
@@ -202,9 +199,8 @@ pub async fn run(
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    linger(&open, &drained, || ended.is_none() && passes_on()).await;
-    data_stage.send_replace(Stage::Close(close_by(&drained, &left)));
-    until_ended(&mut group, DATA).await?;
+    linger(&open, || ended.is_none() && passes_on()).await;
+    close(&mut group, &data_stage, &drained, left).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),
         (None, Some(child)) => child.stop(settings.stop_reserve).await.code(),
@@ -240,26 +236,40 @@ fn admin(
     }
 }
 
-/// When the data port's connections have to be gone. What goes to another pod needs no server of
-/// ours, and is let go on as long as there is time.
-fn close_by(drained: &DrainWatch, inflight: &Inflight) -> Instant {
-    let soon = Instant::now() + CLOSE_TIME;
-    let timeline = drained.snapshot().timeline.filter(|_| inflight.exchanging() > 0);
-    timeline.map_or(soon, |timeline| soon.max(Instant::from_std(timeline.cut_at)))
+/// Closes the data port. What goes to another pod needs no server of ours, and is let go on as long
+/// as there is time; then it is told so.
+async fn close(
+    group: &mut Group,
+    stage: &watch::Sender<Stage>,
+    drained: &DrainWatch,
+    left: Inflight,
+) -> Result<(), Failed> {
+    let timeline = drained.snapshot().timeline.filter(|_| left.exchanging() > 0);
+    let cut_at = timeline.map(|timeline| Instant::from_std(timeline.cut_at));
+    let cut_at = cut_at.unwrap_or_else(Instant::now).max(Instant::now());
+    stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
+    group.spawn("late cut", async move {
+        sleep_until(cut_at).await;
+        drop(left.end_all(Ending::Cut));
+        std::future::pending::<()>().await;
+    });
+    until_ended(group, DATA).await
 }
 
 /// A client whose connection closes just as it sends its next call loses that call, and no proxy can
 /// tell. So idle connections are left to their clients, which close theirs after a few seconds, and
 /// what comes on them goes to another pod; the server has nothing to do with it any more.
-async fn linger(connections: &Connections, drained: &DrainWatch, passes_on: impl Fn() -> bool) {
-    let Some(timeline) = drained.snapshot().timeline.filter(|_| passes_on()) else { return };
-    let end = (Instant::now() + LINGER).min(Instant::from_std(timeline.cut_at));
+async fn linger(connections: &Connections, passes_on: impl Fn() -> bool) {
+    if !passes_on() {
+        return;
+    }
     let left = async {
         while connections.open() > 0 {
             connections.none_left().await;
         }
     };
-    drop(timeout_at(end, left).await);
+    // Node's clients close theirs after 4 s.
+    drop(timeout(PASSING, left).await);
 }
 
 const DRIVER: &str = "drain driver";

@@ -26,10 +26,12 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use self::{answer::Failure, peers::PeerPools, received::Answer};
 pub use self::{body::ProxyBody, request_body::RequestBody};
@@ -59,6 +61,20 @@ pub struct Proxy {
     pub peers: Arc<PeerPools>,
     pub metrics: Arc<Metrics>,
     pub refuse_with: Refusal,
+}
+
+/// Time that has to be left for a drained pod to pass something on: what the kill meets there would
+/// be lost, and is better refused.
+pub const PASSING: Duration = Duration::from_secs(5);
+
+impl Proxy {
+    /// Whether what comes here late can go to another pod: one is ready, and there is time.
+    #[must_use]
+    pub fn passes_on(&self) -> bool {
+        let Some(timeline) = self.drain.snapshot().timeline else { return false };
+        let left = Instant::from_std(timeline.cut_at).saturating_duration_since(Instant::now());
+        left >= PASSING && self.peers.has_other(self.sessions.pod())
+    }
 }
 
 /// Most bytes of a body that are read before it is forwarded, where what it is decides something.
@@ -194,11 +210,9 @@ async fn admit(
     if !is_tunnel && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
-    if phase == Phase::Drained && !is_tunnel && !exchange.session {
-        let ours = proxy.sessions.pod();
-        if proxy.peers.has_other(ours) && !across::is_sent(request.headers()) {
-            return Ok(Way::Across);
-        }
+    let is_late = phase == Phase::Drained && !is_tunnel && !exchange.session;
+    if is_late && proxy.passes_on() && !across::is_sent(request.headers()) {
+        return Ok(Way::Across);
     }
     if phase >= Phase::Draining {
         // Boxed, as every rare way is: most requests should not pay for its room.

@@ -279,6 +279,26 @@ async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
     assert_eq!(server.asked(), [""; 0]);
 }
 
+/// The kill would meet it there.
+#[tokio::test(start_paused = true)]
+async fn who_has_drained_too_late_passes_nothing_on() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (_b, _) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
+    let mut running = a.asked(&slow).await;
+    while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
+        a.settled().await;
+    }
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Drained).await;
+    let answer = running.message().await;
+    assert!(answer.contains("-32010"), "{answer}");
+    let answer = a.asked(&call("1", "")).await.message().await;
+    assert!(answer.contains("-32010"), "{answer}");
+}
+
 /// Whatever a server says to a session that it does not know.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_restarted_opens_its_sessions_anew() {

@@ -215,18 +215,17 @@ impl World {
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let drain_watch = watch.clone();
-        let peers = Arc::new(pods.pools(settings.pool, &metrics));
-        let others = Arc::clone(&peers);
-        let passes_on = move || others.has_other(pod);
-        let proxy = Proxy {
+        let proxy = Arc::new(Proxy {
             pool,
             inflight: inflight.clone(),
             drain: drain_watch,
             sessions: sessions.clone(),
-            peers: Arc::clone(&peers),
+            peers: Arc::new(pods.pools(settings.pool, &metrics)),
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
-        };
+        });
+        let passing = Arc::clone(&proxy);
+        let passes_on = move || passing.passes_on();
         let admin = Admin {
             drain: drain.clone(),
             watch: watch.clone(),
@@ -254,7 +253,7 @@ impl World {
             stages,
             metrics: Arc::clone(&metrics),
             connections: Some(connections),
-            handler: Arc::new(proxy),
+            handler: proxy,
         };
         let admin_port = Port {
             name: "admin",
