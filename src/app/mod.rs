@@ -5,6 +5,7 @@ mod account;
 mod cluster;
 mod dial;
 pub mod keys;
+mod leave;
 mod limits;
 pub mod restart;
 
@@ -13,9 +14,11 @@ use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
+
+pub use self::leave::announce_drain;
 
 use crate::{
     admin::{Admin, Kubelet},
@@ -25,14 +28,14 @@ use crate::{
         value::{Roaming, Upstream},
     },
     drain::{
-        DrainHandle, DrainWatch, Driver, Phase,
+        DrainHandle, DrainWatch, Driver,
         handle::{Connections, Event},
         timeline::DEFAULT_DRAIN_TIMEOUT,
     },
-    inflight::{Ending, Inflight},
+    inflight::Inflight,
     kubernetes::{self, Cluster, Watched},
     pool::{Counts, Pool},
-    proxy::{PASSING, Proxy, RequestBody, peers::PeerPools},
+    proxy::{Proxy, RequestBody, peers::PeerPools},
     serve::{self, Port, Stage, Tcp},
     signals::Signals,
     tasks::{self, Group},
@@ -199,8 +202,9 @@ pub async fn run(
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    linger(&open, || ended.is_none() && passes_on()).await;
-    close(&mut group, &data_stage, &drained, left).await?;
+    leave::linger(&open, || ended.is_none() && passes_on()).await;
+    leave::close(&mut group, &data_stage, &drained, left);
+    until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),
         (None, Some(child)) => child.stop(settings.stop_reserve).await.code(),
@@ -234,42 +238,6 @@ fn admin(
         restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         drain_token_file: settings.drain_token_file.clone(),
     }
-}
-
-/// Closes the data port. What goes to another pod needs no server of ours, and is let go on as long
-/// as there is time; then it is told so.
-async fn close(
-    group: &mut Group,
-    stage: &watch::Sender<Stage>,
-    drained: &DrainWatch,
-    left: Inflight,
-) -> Result<(), Failed> {
-    let timeline = drained.snapshot().timeline.filter(|_| left.exchanging() > 0);
-    let cut_at = timeline.map(|timeline| Instant::from_std(timeline.cut_at));
-    let cut_at = cut_at.unwrap_or_else(Instant::now).max(Instant::now());
-    stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
-    group.spawn("late cut", async move {
-        sleep_until(cut_at).await;
-        drop(left.end_all(Ending::Cut));
-        std::future::pending::<()>().await;
-    });
-    until_ended(group, DATA).await
-}
-
-/// A client whose connection closes just as it sends its next call loses that call, and no proxy can
-/// tell. So idle connections are left to their clients, which close theirs after a few seconds, and
-/// what comes on them goes to another pod; the server has nothing to do with it any more.
-async fn linger(connections: &Connections, passes_on: impl Fn() -> bool) {
-    if !passes_on() {
-        return;
-    }
-    let left = async {
-        while connections.open() > 0 {
-            connections.none_left().await;
-        }
-    };
-    // Node's clients close theirs after 4 s.
-    drop(timeout(PASSING, left).await);
 }
 
 const DRIVER: &str = "drain driver";
@@ -340,29 +308,4 @@ async fn probe(pool: Pool<RequestBody>, upstream: Upstream, drain: DrainHandle) 
         pause = (pause * 2).min(Duration::from_millis(200));
     }
     drain.tell(Event::UpstreamAnswered).await;
-}
-
-/// Tells the data port when clients are to go elsewhere. `passes_on`: whether another pod takes what
-/// comes here late.
-pub async fn announce_drain(
-    mut watch: DrainWatch,
-    stage: watch::Sender<Stage>,
-    passes_on: impl Fn() -> bool,
-) {
-    let advance = |next| {
-        stage.send_if_modified(|stage| {
-            let later = *stage < next;
-            if later {
-                *stage = next;
-            }
-            later
-        });
-    };
-    watch.reached(Phase::Draining).await;
-    advance(Stage::Announce);
-    watch.until(|snapshot| snapshot.closes_idle).await;
-    // Else nobody has to be cut off while its next call may be on its way: `linger`.
-    if !passes_on() {
-        advance(Stage::CloseOpen);
-    }
 }
