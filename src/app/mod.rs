@@ -175,7 +175,7 @@ pub async fn run(
     group.spawn(DRIVER, driver.run());
     group.spawn("signals", signals.run(drain.clone()));
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
-    group.spawn("pool reaper", pool.clone().reap());
+    group.spawn("pool", pool.clone().tend());
     group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
     if let Some(file) = key_file {
         group.spawn("session keys", file.follow());

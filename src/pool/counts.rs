@@ -7,6 +7,7 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::Budget;
 use crate::telemetry::metrics::PoolMetrics;
@@ -89,6 +90,8 @@ pub(super) struct Tally {
     timed_out: IntCounter,
     closed: Vec<IntCounter>,
     states: [IntGauge; 4],
+    /// Told when the upstream has broken one off.
+    pub(super) broke: Notify,
 }
 
 const CALLS: usize = 0;
@@ -114,6 +117,7 @@ impl Tally {
             timed_out: event("acquire_timeout"),
             closed: Closed::ALL.map(|why| metrics.event("closed", why.name())).to_vec(),
             states: ["in_use", "streams", "idle", "waiting"].map(state),
+            broke: Notify::new(),
         }
     }
 
@@ -210,6 +214,9 @@ impl Tally {
 
     pub(super) fn closed(&self, reason: Closed) {
         self.closed[reason as usize].inc();
+        if reason == Closed::Error {
+            self.broke.notify_one();
+        }
     }
 }
 

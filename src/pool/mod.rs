@@ -7,6 +7,7 @@ mod connection;
 mod counts;
 mod error;
 mod http1;
+mod incarnation;
 mod sending;
 mod slot;
 
@@ -29,14 +30,19 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use self::counts::Tally;
 pub use self::{
     connection::{Connection, Counted, SendError, Upgraded},
     counts::{Closed, Counts},
     error::{AcquireError, ExchangeError},
     slot::{Held, Slot},
 };
+use self::{counts::Tally, incarnation::Incarnation};
 use crate::telemetry::metrics::PoolMetrics;
+
+/// How often idle connections are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a process may take to end once its connections broke. Starting one takes longer.
+const ENDING: Duration = Duration::from_millis(20);
 
 /// What a connector gives: any byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -83,6 +89,7 @@ pub enum Budget {
 
 struct Shared<B: Outgoing> {
     connector: Connector,
+    incarnation: Incarnation,
     limits: Limits,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -115,6 +122,7 @@ impl<B: Outgoing> Pool<B> {
     pub fn new(connector: Connector, limits: Limits, metrics: &PoolMetrics) -> Self {
         Self(Arc::new(Shared {
             connector,
+            incarnation: Incarnation::default(),
             limits,
             calls: Arc::new(Semaphore::new(limits.max_connections)),
             streams: Arc::new(Semaphore::new(limits.max_streams)),
@@ -190,23 +198,39 @@ impl<B: Outgoing> Pool<B> {
     /// # Errors
     /// What the connector says.
     pub async fn probe(&self) -> io::Result<()> {
-        (self.0.connector)().await.map(drop)
+        self.0.connect().await.map(drop)
     }
 
-    /// Drops idle connections whose time is over, for ever.
-    pub async fn reap(self) {
-        let Some(pause) = Some(self.0.limits.idle_timeout / 2).filter(|p| !p.is_zero()) else {
-            return std::future::pending().await;
-        };
+    /// Which of the processes that have listened at the upstream's address is there now, from 1 on.
+    /// One that ended and came back while nobody looked keeps its number.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.0.incarnation.number()
+    }
+
+    /// Looks after the connections, for ever: drops idle ones that are of no use, and where the
+    /// upstream has closed or broken one, asks whether it is still there.
+    pub async fn tend(self) {
         loop {
-            sleep(pause).await;
-            self.reap_once();
+            let broke = tokio::select! {
+                () = self.0.tally.broke.notified() => true,
+                () = sleep(LOOK) => false,
+            };
+            if broke {
+                // A process that ends may close what it listens to a little later.
+                sleep(ENDING).await;
+            }
+            if self.reap() || broke {
+                // What it says is kept; that it cannot be reached, the next request says.
+                drop(self.probe().await);
+            }
         }
     }
 
-    /// Drops the idle connections whose time is over.
-    pub fn reap_once(&self) {
-        self.0.reap();
+    /// Drops the idle connections whose time is over, and those that the upstream has closed;
+    /// whether there were any of these.
+    pub fn reap(&self) -> bool {
+        self.0.reap()
     }
 
     /// Closes idle connections at once and the others as they come back; resolves when none is
@@ -236,6 +260,12 @@ impl<B: Outgoing> Pool<B> {
 }
 
 impl<B: Outgoing> Shared<B> {
+    async fn connect(&self) -> io::Result<BoxedIo> {
+        let connected = (self.connector)().await;
+        self.incarnation.learn(&connected);
+        connected
+    }
+
     fn line(&self, budget: Budget) -> (&Arc<Semaphore>, usize) {
         match budget {
             Budget::Calls => (&self.calls, self.limits.max_connections),
@@ -249,19 +279,20 @@ impl<B: Outgoing> Shared<B> {
         self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn reap(&self) {
+    fn reap(&self) -> bool {
         let now = Instant::now();
-        let mut idle = self.idle();
-        // The oldest stand first.
-        let old = idle
-            .connections
-            .partition_point(|(_, since)| now.duration_since(*since) >= self.limits.idle_timeout);
-        let dropped: Vec<_> = idle.connections.drain(..old).collect();
-        drop(idle);
-        for (connection, _) in dropped {
+        let useless = |(connection, since): &mut (Connection<B>, Instant)| {
+            now.duration_since(*since) >= self.limits.idle_timeout || !connection.is_ready()
+        };
+        let dropped: Vec<_> = self.idle().connections.extract_if(.., useless).collect();
+        let mut closed = false;
+        for (connection, since) in dropped {
             self.tally.taken();
-            connection.close(Closed::IdleTimeout);
+            let is_old = now.duration_since(since) >= self.limits.idle_timeout;
+            closed |= !is_old;
+            connection.close(if is_old { Closed::IdleTimeout } else { Closed::Upstream });
         }
+        closed
     }
 }
 

@@ -71,7 +71,7 @@ impl<B: Outgoing> Slot<B> {
         let deadline = *self.deadline.get_or_insert(began + self.pool.limits.acquire_timeout);
         let mut pause = Duration::from_millis(10);
         loop {
-            let cause = match timeout_at(deadline, (self.pool.connector)()).await {
+            let cause = match timeout_at(deadline, self.pool.connect()).await {
                 Ok(Ok(io)) => return Ok(Connection::new(io, Arc::clone(&self.pool.tally))),
                 Ok(Err(cause)) => cause,
                 Err(_) => io::ErrorKind::TimedOut.into(),

@@ -18,7 +18,7 @@ use super::{
     reopen::{self, NotReopened},
     request_body::RequestBody,
     search::{MAX_TRIED, Next, Search, held},
-    send::{Sent, budget, send},
+    send::{Connected, Sent, budget, send},
 };
 use crate::{
     mcp::Class,
@@ -237,7 +237,7 @@ async fn there(
                 // What is given away is not awaited here, whatever becomes of its client.
                 exchange.ticket.settled();
             }
-            let sent = send(exchange, slot, connection, request, true).await?;
+            let sent = send(exchange, Connected { slot, connection, request }, true).await?;
             answered(proxy, exchange, sent).await?
         }
         Ok(Err(error @ AcquireError::Unreachable { .. })) => {

@@ -1,6 +1,8 @@
 //! One exchange with our own server: what its session is called there, and what follows when the
 //! server does not know it any more.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 
@@ -11,12 +13,12 @@ use super::{
     received::{Answer, Received, hold, pass, receive, with_length},
     reopen,
     request_body::RequestBody,
-    send::reach,
+    send::{connect, reach, send},
 };
 use crate::{
     mcp::{Class, class::LAST_EVENT_ID},
     serve::Context,
-    sessions::ids,
+    sessions::{Session, ids},
 };
 
 pub async fn forward(
@@ -36,14 +38,14 @@ pub async fn to_server(
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
     if !exchange.session {
-        let sent = reach(proxy, exchange, request, false).await?;
+        let sent = reach(proxy, exchange, request).await?;
         return pass(proxy, exchange, sent).await;
     }
     let movable = exchange.ticket.session().is_some_and(|session| session.is_movable());
     // Nobody opens a session to end it.
     if !movable || exchange.ticket.class() == Class::SessionEnd {
         in_session(exchange, &mut request);
-        let sent = reach(proxy, exchange, request, false).await?;
+        let sent = reach(proxy, exchange, request).await?;
         return pass(proxy, exchange, sent).await;
     }
     request.body_mut().keep();
@@ -57,7 +59,7 @@ pub async fn to_reopened(
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
     let is_fresh = in_session(exchange, &mut request);
-    let sent = reach(proxy, exchange, request, false).await?;
+    let sent = reach(proxy, exchange, request).await?;
     let mut answer = pass(proxy, exchange, sent).await?;
     if is_fresh {
         tell_news(exchange, &mut answer);
@@ -72,11 +74,21 @@ async fn to_movable(
 ) -> Result<Answer, Failure> {
     let is_fresh = in_session(exchange, &mut request);
     let class = exchange.ticket.class();
-    let mut sent = reach(proxy, exchange, request, true).await?;
+    let connected = connect(proxy, exchange, request).await?;
+    let is_gone = |session: &Arc<Session>| session.is_unknown_to(proxy.pool.incarnation());
+    if exchange.ticket.session().is_some_and(is_gone) {
+        connected.slot.release(connected.connection);
+        return reopen::before(proxy, exchange, connected.request).await;
+    }
+    exchange.ticket.delivers();
+    let mut sent = send(exchange, connected, true).await?;
     let status = sent.response.status();
     if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
         // What is not needed any more is not held as long as the answer takes.
         drop(sent.connection.take_sent());
+        if let Some(session) = exchange.ticket.session().filter(|_| status.is_success()) {
+            session.is_known_to(proxy.pool.incarnation());
+        }
         let mut answer = pass(proxy, exchange, sent).await?;
         if is_fresh {
             tell_news(exchange, &mut answer);

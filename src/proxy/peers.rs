@@ -265,7 +265,9 @@ impl PeerPools {
             let known = self.known();
             let mut pools = lock(&self.pools);
             pools.retain(|uid, _| known.get(uid).is_some());
-            pools.values().for_each(|known| known.pool.reap_once());
+            for known in pools.values() {
+                known.pool.reap();
+            }
         }
     }
 }

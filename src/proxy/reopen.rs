@@ -102,18 +102,44 @@ pub async fn once_more(
     let Some(session) = session else { return Ok(unknown) };
     let Some(token) = proxy.sessions.token(session.text()) else { return Ok(unknown) };
     let Some(request) = request else { return Err(Failure::too_large_to_move()) };
-    let reopened = {
-        let mut reopening = Box::pin(reopen(proxy, &session, &token, &request));
-        unless_ended(&exchange.ticket, reopening.as_mut()).await
-    };
-    match reopened {
-        Ok(Ok(())) => {}
-        Ok(Err(NotReopened::Refused)) => return Ok(unknown),
-        Ok(Err(NotReopened::Failed(failure))) => return Err(failure),
-        Err(ending) => return Err(Failure::ended(ending)),
+    if !is_reopened(proxy, exchange, &session, &token, &request).await? {
+        return Ok(unknown);
     }
     let request = again(request).ok_or_else(Failure::too_large_to_move)?;
     Box::pin(forward::to_reopened(proxy, exchange, request)).await
+}
+
+/// The process that knew the session is gone: opens it anew in the one that is there now, and sends
+/// the request, which was not sent yet.
+pub async fn before(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    if let Some(session) = exchange.ticket.session().cloned()
+        && let Some(token) = proxy.sessions.token(session.text())
+    {
+        // Where the server will not, its own answer to the request says so.
+        is_reopened(proxy, exchange, &session, &token, &request).await?;
+    }
+    Box::pin(forward::to_reopened(proxy, exchange, request)).await
+}
+
+/// Opens the session anew, as long as its client waits; whether the server did.
+async fn is_reopened(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    session: &Arc<Session>,
+    token: &Token,
+    like: &Request<RequestBody>,
+) -> Result<bool, Failure> {
+    let mut reopening = Box::pin(reopen(proxy, session, token, like));
+    match unless_ended(&exchange.ticket, reopening.as_mut()).await {
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(NotReopened::Refused)) => Ok(false),
+        Ok(Err(NotReopened::Failed(failure))) => Err(failure),
+        Err(ending) => Err(Failure::ended(ending)),
+    }
 }
 
 /// The same request once more, where all of it was kept.
@@ -182,6 +208,7 @@ async fn open(
         r#"{{"jsonrpc":"2.0","id":"ebbtide-reopens","method":"initialize","params":{params}}}"#
     );
     let (head, agreed) = ask(proxy, post(like, body, None)).await?;
+    let incarnation = proxy.pool.incarnation();
     if !head.status().is_success() {
         return Err(refused(&format!("it answered initialize with {}", head.status())));
     }
@@ -200,6 +227,7 @@ async fn open(
     let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     ask(proxy, post(like, body.into(), with)).await?;
     session.opened(id, lists);
+    session.is_known_to(incarnation);
     Ok(())
 }
 

@@ -24,13 +24,30 @@ pub struct Sent {
     pub response: Response<()>,
 }
 
-/// Sends it to our own server. `keeps`: the request can be taken back from the connection.
+/// A request, and the connection to our own server on which it can be sent.
+pub struct Connected {
+    pub slot: Slot<RequestBody>,
+    pub connection: Connection<RequestBody>,
+    pub request: Box<Request<RequestBody>>,
+}
+
+/// Sends it to our own server.
 pub async fn reach(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Box<Request<RequestBody>>,
-    keeps: bool,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Sent, Failure> {
+    let connected = connect(proxy, exchange, request).await?;
+    exchange.ticket.delivers();
+    send(exchange, connected, false).await
+}
+
+/// Waits in line, and for the server.
+pub async fn connect(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Connected, Failure> {
     // What is matched on is not bound to a name: it would hold its room to the end.
     let mut slot = match proxy.pool.try_acquire(first_budget(exchange.ticket.class())) {
         Some(slot) => slot,
@@ -50,18 +67,13 @@ pub async fn reach(
         }
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
-    exchange.ticket.delivers();
-    send(exchange, slot, connection, request, keeps).await
+    Ok(Connected { slot, connection, request })
 }
 
-/// Sends it, once more if the connection turns out to be gone.
-pub async fn send(
-    exchange: &Exchange,
-    mut slot: Slot<RequestBody>,
-    mut connection: Connection<RequestBody>,
-    request: Box<Request<RequestBody>>,
-    keeps: bool,
-) -> Result<Sent, Failure> {
+/// Sends it, once more if the connection turns out to be gone. `keeps`: the request can be taken
+/// back from the connection.
+pub async fn send(exchange: &Exchange, connected: Connected, keeps: bool) -> Result<Sent, Failure> {
+    let Connected { mut slot, mut connection, request } = connected;
     let again = repeatable(&request, &connection);
     let sent = unless_ended(&exchange.ticket, pin!(connection.send_and(request, keeps))).await;
     let (connection, response) = match sent {

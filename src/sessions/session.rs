@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -82,6 +82,8 @@ pub struct Session {
     terminated: AtomicBool,
     /// Exchanges in flight that have an end.
     finite: AtomicUsize,
+    /// The incarnation of the server that knew it last; 0 where none is known to.
+    incarnation: AtomicU32,
     state: Mutex<State>,
     /// Held by whoever opens it anew: when that failed last.
     opening: tokio::sync::Mutex<Option<Instant>>,
@@ -127,6 +129,7 @@ impl Session {
             movable: AtomicBool::new(new.movable),
             terminated: AtomicBool::new(false),
             finite: AtomicUsize::new(0),
+            incarnation: AtomicU32::new(0),
             state: Mutex::new(state),
             opening: tokio::sync::Mutex::default(),
             all: Arc::clone(all),
@@ -176,6 +179,18 @@ impl Session {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         lock(&self.state).lost
+    }
+
+    /// This incarnation of the server knows it.
+    pub fn is_known_to(&self, incarnation: u32) {
+        self.incarnation.store(incarnation, Ordering::Relaxed);
+    }
+
+    /// Whether an earlier incarnation of the server knew it, so that this one cannot.
+    #[must_use]
+    pub fn is_unknown_to(&self, incarnation: u32) -> bool {
+        let known = self.incarnation.load(Ordering::Relaxed);
+        known != 0 && known != incarnation
     }
 
     /// Whether nobody but us knows what the server calls it.

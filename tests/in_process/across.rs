@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -373,6 +373,52 @@ async fn a_session_is_opened_anew_in_two_round_trips() {
     pods.tell(&[("b", true, false)]);
     assert_eq!(timed(&b).await, 1 + 2);
     assert_eq!(timed(&b).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_seen_to_end_is_not_asked_whether_it_knows_a_session() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let not_asked = ["initialize -", "notifications/initialized ", "tools/call "];
+    let asked = ["tools/call ", "initialize -", "notifications/initialized ", "tools/call "];
+    for (seen_by, expected) in [
+        ("a stream", &not_asked[..]),
+        ("an idle connection", &not_asked),
+        ("the call", &not_asked),
+        ("nothing", &asked),
+    ] {
+        let session = open(&world).await;
+        assert!(!calls(&world, &session).await.contains("error"));
+        let mut stream = world.asked(&get(&session)).await;
+        stream.until("\r\n\r\n").await;
+        if seen_by != "a stream" {
+            drop(stream);
+            world.settled().await;
+        }
+        server.asked();
+        world.kill_server().await;
+        server.restarts();
+        let mut late = None;
+        match seen_by {
+            "a stream" => tokio::time::sleep(seconds(0.1)).await,
+            "an idle connection" => tokio::time::sleep(seconds(2.0)).await,
+            "the call" => {
+                late = Some(world.asked(&call("1", &session)).await);
+                tokio::time::sleep(seconds(0.1)).await;
+            }
+            _ => {}
+        }
+        world.up.store(true, Relaxed);
+        let answer = match late {
+            Some(mut late) => late.message().await,
+            None => calls(&world, &session).await,
+        };
+        assert!(!answer.contains("error"), "{seen_by}: {answer}");
+        let was_asked = server.asked();
+        let fits = was_asked.iter().zip(expected).all(|(asked, what)| asked.starts_with(what));
+        assert!(fits && was_asked.len() == expected.len(), "{seen_by}: {was_asked:?}");
+        assert!(!calls(&world, &session).await.contains("error"));
+        assert_eq!(server.asked().len(), 1, "{seen_by}");
+    }
 }
 
 /// Each of those that wait for a session would else wait for the one before it.

@@ -37,7 +37,7 @@ use ebbtide::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, Notify, mpsc, watch},
     time::{Instant, timeout},
 };
 
@@ -177,6 +177,8 @@ pub struct World {
     servers: mpsc::UnboundedReceiver<DuplexStream>,
     /// Whether the server takes connections.
     pub up: Arc<AtomicBool>,
+    /// Told when its connections are to break.
+    killed: Arc<Notify>,
     /// Held: a port whose stage has no sender closes.
     _stages: [watch::Sender<Stage>; 2],
     tasks: Group,
@@ -198,20 +200,9 @@ impl World {
         );
         let (connected, servers) = mpsc::unbounded_channel();
         let up = Arc::new(AtomicBool::new(true));
-        let is_up = Arc::clone(&up);
-        let connector: pool::Connector = Box::new(move || {
-            let (ours, theirs) = duplex(PIPE);
-            let up = is_up.load(Relaxed);
-            let connected = if up { connected.send(theirs) } else { Ok(()) };
-            Box::pin(async move {
-                if !up {
-                    return Err(io::ErrorKind::ConnectionRefused.into());
-                }
-                connected.map_err(io::Error::other)?;
-                Ok(Box::new(ours) as pool::BoxedIo)
-            })
-        });
+        let connector = server_behind(Arc::clone(&up), connected);
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics.pool);
+        let tended = pool.clone();
         let counts = pool.clone();
         let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
         let drain_watch = watch.clone();
@@ -270,13 +261,24 @@ impl World {
         let (admin, admin_clients) = mpsc::unbounded_channel();
         let mut tasks = Group::default();
         tasks.spawn("driver", driver.run());
+        tasks.spawn("pool", tended.tend());
         tasks.spawn("server restart", restarts);
         tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone(), passes_on));
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
         let stages = [stage, admin_stage];
-        let world =
-            Self { drain, watch, sessions, data, admin, servers, up, _stages: stages, tasks };
+        let world = Self {
+            drain,
+            watch,
+            sessions,
+            data,
+            admin,
+            servers,
+            up,
+            killed: Arc::default(),
+            _stages: stages,
+            tasks,
+        };
         world.drain.tell(Event::UpstreamAnswered).await;
         world.reached(Phase::Serving).await;
         world
@@ -328,11 +330,16 @@ impl World {
     /// From now on a server answers what comes to it.
     pub fn serve(&mut self, server: impl Serve) {
         let mut servers = std::mem::replace(&mut self.servers, mpsc::unbounded_channel().1);
+        let killed = Arc::clone(&self.killed);
         self.tasks.spawn("server", async move {
             let mut group = Group::default();
             loop {
                 let pipe = tokio::select! {
                     pipe = servers.recv() => pipe,
+                    () = killed.notified() => {
+                        group = Group::default();
+                        continue;
+                    }
                     Some(ended) = group.ended() => {
                         assert_eq!(ended.panic, None);
                         continue;
@@ -349,6 +356,13 @@ impl World {
                 });
             }
         });
+    }
+
+    /// The server that answers dies: its connections break, and nobody listens.
+    pub async fn kill_server(&self) {
+        self.up.store(false, Relaxed);
+        self.killed.notify_one();
+        self.settled().await;
     }
 
     /// Waits for the phase; when it was reached.
@@ -397,6 +411,22 @@ impl World {
         }
         Report::clone(&snapshot.report.unwrap())
     }
+}
+
+/// Connects to the server, as long as it takes connections.
+fn server_behind(up: Arc<AtomicBool>, connected: Door) -> pool::Connector {
+    Box::new(move || {
+        let (ours, theirs) = duplex(PIPE);
+        let up = up.load(Relaxed);
+        let connected = if up { connected.send(theirs) } else { Ok(()) };
+        Box::pin(async move {
+            if !up {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            connected.map_err(io::Error::other)?;
+            Ok(Box::new(ours) as pool::BoxedIo)
+        })
+    })
 }
 
 fn connect(port: &mpsc::UnboundedSender<DuplexStream>) -> Wire {
