@@ -93,6 +93,13 @@ impl Manifest {
         self
     }
 
+    /// Asks something of the sidecar.
+    pub fn asks(mut self, name: &str, value: &str) -> Self {
+        let template = &mut self.of("Deployment")["spec"]["template"];
+        template["metadata"]["annotations"][format!("config.ebbtide.dev/{name}")] = value.into();
+        self
+    }
+
     /// The pod's specification, for what only one test changes.
     pub fn pod(&mut self) -> &mut Value {
         &mut self.of("Deployment")["spec"]["template"]["spec"]

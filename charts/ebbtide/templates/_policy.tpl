@@ -23,11 +23,24 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
 - name: unknown
   expression: >-
     variables.settings.filter(name, !(name in variables.shapes ||
-      name in ['port', 'after', 'requests', 'limits']))
+      name in ['port', 'after', 'secret', 'requests', 'limits']))
 - name: misfits
   expression: >-
     variables.settings.filter(name, name in variables.shapes &&
       !variables.annotations['{{ $prefix }}' + name].matches(variables.shapes[name]))
+
+# The Secret whose keys are the sidecar's only files, and the settings that name another.
+- name: secret
+  expression: variables.annotations[?'{{ $prefix }}secret'].orValue('')
+- name: secretFits
+  expression: >-
+    !('secret' in variables.settings) || variables.secret.size() <= 253 && variables.secret
+    .matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')
+- name: unseen
+  expression: >-
+    variables.settings.filter(name, name in {{ include "ebbtide.files" . }} &&
+      (variables.secret == '' || !variables.annotations['{{ $prefix }}' + name]
+      .matches('^/etc/ebbtide/secret/[^/]+$')))
 
 # The server: the one container with that port.
 - name: asked
@@ -162,6 +175,13 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
       'annotation {{ $prefix }}' + string(variables.misfits[0]) + ': ' +
       variables.annotations['{{ $prefix }}' + variables.misfits[0]] +
       ' does not fit; docs/settings.md says what does' :
+    !variables.secretFits ?
+      'annotation {{ $prefix }}secret: ' + variables.secret +
+      ' does not fit: expected the name of a Secret in the namespace of the pod' :
+    variables.unseen.size() > 0 ?
+      'annotation {{ $prefix }}' + string(variables.unseen[0]) + ': ' +
+      variables.annotations['{{ $prefix }}' + variables.unseen[0]] +
+      ' does not fit: expected /etc/ebbtide/secret/KEY, where KEY is one of the Secret that the annotation {{ $prefix }}secret names' :
     !variables.found && variables.candidates.size() > 0 ?
       'several containers have the port ' + variables.name +
       '; say which one is the server\'s by its number, in the annotation {{ $prefix }}port' :
@@ -183,6 +203,9 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
       ', which is what the sidecar\'s would be called: Services would lead past it' :
     variables.pod.spec.?volumes.orValue([]).exists(volume, volume.name == 'ebbtide-token') ?
       'a volume is called ebbtide-token already' :
+    variables.secret != '' &&
+    variables.pod.spec.?volumes.orValue([]).exists(volume, volume.name == 'ebbtide-secret') ?
+      'a volume is called ebbtide-secret already' :
     ''
 {{- end -}}
 
@@ -205,6 +228,17 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
 {{- if $index }},{{ end }}
   '{{ index $of 0 }}': '{{ get $patterns (index $of 1) }}'
 {{- end }}}
+{{- end -}}
+
+{{/* The settings that name a file. */}}
+{{- define "ebbtide.files" -}}
+{{- $files := list -}}
+{{- range $setting := splitList " " (include "ebbtide.settings" . | replace "\n" " ") -}}
+{{- if hasSuffix ":FILE" $setting -}}
+{{- $files = append $files (trimSuffix ":FILE" $setting | squote) -}}
+{{- end -}}
+{{- end -}}
+[{{ join ", " $files }}]
 {{- end -}}
 
 {{/* Every setting's name twice, for the flag and for its value. */}}
@@ -285,7 +319,18 @@ Object.spec.initContainers{
     Object.spec.initContainers.volumeMounts{
       name: 'ebbtide-token',
       mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
-      readOnly: true}]}
+      readOnly: true}] + (variables.secret == '' ? [] : [
+    Object.spec.initContainers.volumeMounts{
+      name: 'ebbtide-secret',
+      mountPath: '/etc/ebbtide/secret',
+      readOnly: true}])}
+{{- end -}}
+
+{{/* Its volume with the files of a Secret. */}}
+{{- define "ebbtide.secret" -}}
+Object.spec.volumes{
+  name: 'ebbtide-secret',
+  secret: Object.spec.volumes.secret{secretName: variables.secret}}
 {{- end -}}
 
 {{/* Its volume with a token of its own. */}}

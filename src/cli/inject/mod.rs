@@ -27,8 +27,9 @@ pub fn command() -> Command {
              setting of `run` can be given in an annotation of the pod \
              (config.ebbtide.dev/max_connections: \"50\"), as can the server's port \
              (config.ebbtide.dev/port), where none is named mcp or http, and the init container \
-             after which the sidecar stands (config.ebbtide.dev/after), and what it asks of its \
-             node and may take of it where that is not what every pod gets \
+             after which the sidecar stands (config.ebbtide.dev/after), a Secret whose keys it \
+             sees as files in /etc/ebbtide/secret (config.ebbtide.dev/secret), and what it asks \
+             of its node and may take of it where that is not what every pod gets \
              (config.ebbtide.dev/requests and limits: \"cpu=100m\"). Where a pod or a \
              Namespace is labelled `ebbtide.dev/inject: enabled`, only such pods are changed; \
              `disabled` on a pod always wins.",

@@ -7,8 +7,13 @@ use serde_json::Value;
 use super::{
     DEFAULT_GRACE, SETTING,
     resources::{Quantities, Resources, quantities},
+    sidecar::SECRET_PATH,
 };
-use crate::config::{self, Raw, Source, table::TABLE, value};
+use crate::config::{
+    self, Raw, Source,
+    table::{Setting, TABLE},
+    value,
+};
 
 /// The grace that is enough for most servers: a call of half a minute, and what the endpoints
 /// need to follow.
@@ -21,14 +26,22 @@ pub struct Asked {
     pub port: Option<String>,
     /// The init container after which the sidecar is to stand.
     pub after: Option<String>,
+    /// The Secret whose files the sidecar sees.
+    pub secret: Option<String>,
     requests: Option<String>,
     limits: Option<String>,
 }
 
 impl Asked {
     pub fn read(pod: &Value) -> Result<Self, String> {
-        let mut asked =
-            Self { raw: Raw::new(), port: None, after: None, requests: None, limits: None };
+        let mut asked = Self {
+            raw: Raw::new(),
+            port: None,
+            after: None,
+            secret: None,
+            requests: None,
+            limits: None,
+        };
         for (annotation, text) in pod["metadata"]["annotations"].as_object().into_iter().flatten() {
             let Some(name) = annotation.strip_prefix(SETTING) else {
                 continue;
@@ -43,6 +56,7 @@ impl Asked {
             match name {
                 "port" => asked.port = Some(text.to_owned()),
                 "after" => asked.after = Some(text.to_owned()),
+                "secret" => asked.secret = Some(text.to_owned()),
                 "requests" => asked.requests = Some(text.to_owned()),
                 "limits" => asked.limits = Some(text.to_owned()),
                 _ if TABLE.iter().any(|setting| setting.name == name) => {
@@ -52,12 +66,35 @@ impl Asked {
                     return Err(format!(
                         "annotation {annotation}: no setting is called `{name}`. Settings are \
                          what `ebbtide run --help` lists, as in {SETTING}max_connections, and \
-                         `port`, `after`, `requests` and `limits`"
+                         `port`, `after`, `secret`, `requests` and `limits`"
                     ));
                 }
             }
         }
+        asked.finds_its_files()?;
         Ok(asked)
+    }
+
+    /// A sidecar whose settings name a file that it cannot see never starts, and its pod with it.
+    fn finds_its_files(&self) -> Result<(), String> {
+        if let Some(secret) = self.secret.as_deref().filter(|secret| !is_name(secret)) {
+            return Err(format!(
+                "annotation {SETTING}secret: `{secret}` does not fit: expected the name of a \
+                 Secret in the namespace of the pod"
+            ));
+        }
+        for Setting { name, .. } in TABLE.iter().filter(|setting| setting.shape == "FILE") {
+            let Some((file, _)) = self.raw.get(*name) else { continue };
+            let key = file.strip_prefix(SECRET_PATH).and_then(|rest| rest.strip_prefix('/'));
+            if self.secret.is_none() || key.is_none_or(|key| key.is_empty() || key.contains('/')) {
+                return Err(format!(
+                    "annotation {SETTING}{name}: `{file}` does not fit: expected \
+                     {SECRET_PATH}/KEY, where KEY is one of the Secret that the annotation \
+                     {SETTING}secret names; the sidecar sees no other files"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The sidecar's resources: those that every pod gets, and over them the pod's own.
@@ -94,4 +131,16 @@ impl Asked {
         raw.entry("upstream".into()).or_insert(upstream);
         Ok((raw, grace))
     }
+}
+
+/// Whether it can be the name of an object (RFC 1123, as the API server reads it).
+fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        label.bytes().all(is_inner)
+            && !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }

@@ -28,11 +28,13 @@ use crate::config::{Raw, Settings, value};
 
 /// The sidecar's container.
 pub const CONTAINER: &str = "ebbtide";
-/// Its volume with the token.
+/// Its volumes: with the token, and with the files of a Secret.
 const TOKEN: &str = "ebbtide-token";
+const SECRET: &str = "ebbtide-secret";
 /// `enabled` or `disabled`, on the pod or, for all of them, on its namespace.
 pub const LABEL: &str = "ebbtide.dev/inject";
-/// Before the name of a setting of `run`, and before `port`, `after`, `requests` and `limits`.
+/// Before the name of a setting of `run`, and before `port`, `after`, `secret`, `requests` and
+/// `limits`.
 pub const SETTING: &str = "config.ebbtide.dev/";
 pub const VERSION: &str = "ebbtide.dev/injected-version";
 /// What injection changed.
@@ -279,15 +281,19 @@ fn change(
         data: (plan.data, fields),
         admin: plan.admin,
         resources: &plan.resources,
+        has_secret: asked.secret.is_some(),
         pod_security: &spec["securityContext"],
     }
     .container();
     place(pod, options.mode, asked.after.as_deref(), own, &mut record)?;
     if let Some(Value::Array(volumes)) = ensure(pod, "/spec/volumes", json!([]), &mut record) {
-        if volumes.iter().any(|volume| volume["name"] == TOKEN) {
-            return Err(format!("a volume is called `{TOKEN}` already; give it another name"));
+        let own = sidecar::volumes(asked.secret.as_deref());
+        for name in own.iter().filter_map(|own| own["name"].as_str()) {
+            if volumes.iter().any(|volume| volume["name"] == name) {
+                return Err(format!("a volume is called `{name}` already; give it another name"));
+            }
         }
-        volumes.push(sidecar::token());
+        volumes.extend(own);
     }
     ensure(pod, "/metadata", json!({}), &mut record);
     ensure(pod, "/metadata/annotations", json!({}), &mut record);

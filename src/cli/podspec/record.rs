@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINER, RECORD, TOKEN, VERSION};
+use super::{CONTAINER, RECORD, SECRET, TOKEN, VERSION};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,9 +78,12 @@ pub fn undo(pod: &mut Value) -> Result<bool, String> {
     let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else {
         return Err("`spec` is no mapping: this is no pod".into());
     };
-    for (list, name) in
-        [("initContainers", CONTAINER), ("containers", CONTAINER), ("volumes", TOKEN)]
-    {
+    for (list, name) in [
+        ("initContainers", CONTAINER),
+        ("containers", CONTAINER),
+        ("volumes", TOKEN),
+        ("volumes", SECRET),
+    ] {
         if let Some(items) = spec.get_mut(list).and_then(Value::as_array_mut) {
             items.retain(|item| item["name"] != name);
         }

@@ -1,11 +1,13 @@
-//! The sidecar's container and its volume. Pure.
+//! The sidecar's container and its volumes. Pure.
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINER, Mode, TOKEN, resources::Resources};
+use super::{CONTAINER, Mode, SECRET, TOKEN, resources::Resources};
 use crate::config::{self, Raw, table::TABLE};
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Where the Secret's keys are files.
+pub const SECRET_PATH: &str = "/etc/ebbtide/secret";
 
 pub struct Sidecar<'a> {
     pub mode: Mode,
@@ -15,6 +17,8 @@ pub struct Sidecar<'a> {
     pub data: (u16, Map<String, Value>),
     pub admin: u16,
     pub resources: &'a Resources,
+    /// Whether the pod has a Secret for it.
+    pub has_secret: bool,
     /// The pod's security context, which holds for every container.
     pub pod_security: &'a Value,
 }
@@ -43,7 +47,7 @@ impl Sidecar<'_> {
             "lifecycle": {"preStop": {"httpGet": get("/prestop/self")}},
             "resources": self.resources.value(),
             "securityContext": self.security(),
-            "volumeMounts": [{"name": TOKEN, "mountPath": TOKEN_PATH, "readOnly": true}],
+            "volumeMounts": self.mounts(),
         });
         if self.mode == Mode::Native {
             container["restartPolicy"] = "Always".into();
@@ -52,6 +56,13 @@ impl Sidecar<'_> {
                 json!({"httpGet": get("/livez"), "periodSeconds": 1, "failureThreshold": 30});
         }
         container
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        let paths = [(TOKEN, TOKEN_PATH), (SECRET, SECRET_PATH)];
+        let count = if self.has_secret { 2 } else { 1 };
+        let mount = |(name, path)| json!({"name": name, "mountPath": path, "readOnly": true});
+        paths.into_iter().take(count).map(mount).collect()
     }
 
     fn args(&self) -> Vec<String> {
@@ -86,9 +97,15 @@ impl Sidecar<'_> {
     }
 }
 
+/// What the container mounts.
+pub fn volumes(secret: Option<&str>) -> Vec<Value> {
+    let secret = secret.map(|name| json!({"name": SECRET, "secret": {"secretName": name}}));
+    [token()].into_iter().chain(secret).collect()
+}
+
 /// A token of the pod's service account for our container alone: the same that the API server
 /// would mount into all of them, and also where it was told not to.
-pub fn token() -> Value {
+fn token() -> Value {
     json!({
         "name": TOKEN,
         "projected": {

@@ -171,6 +171,19 @@ fn what_becomes_of_a_pod() {
 }
 
 #[test]
+fn the_sidecar_sees_the_files_of_a_secret() {
+    let secret = json!({"config.ebbtide.dev/secret": "keys.v2",
+        "config.ebbtide.dev/session_key_file": "/etc/ebbtide/secret/session"});
+    let pod = injected(with("/metadata/annotations", secret));
+    let volume = json!({"name": "ebbtide-secret", "secret": {"secretName": "keys.v2"}});
+    assert_eq!(pod["spec"]["volumes"][1], volume);
+    let mount =
+        json!({"name": "ebbtide-secret", "mountPath": "/etc/ebbtide/secret", "readOnly": true});
+    assert_eq!(pod["spec"]["initContainers"][0]["volumeMounts"][1], mount);
+    assert_eq!(pod["spec"]["containers"][0].get("volumeMounts"), None);
+}
+
+#[test]
 fn a_hook_of_the_servers_own_stays() {
     let own = json!({"preStop": {"exec": {"command": ["/bye"]}}});
     let mut pod = with("/spec/containers/0/lifecycle", own.clone());
@@ -243,6 +256,29 @@ fn what_cannot_be_injected_says_why() {
         (annotated("config.ebbtide.dev/admin", json!("127.0.0.1:7071")), &["admin", "kubelet"]),
         (annotated(RECORD, json!("{\"server\": \"s\", \"new\": 1}")), &[RECORD, "another version"]),
         (with("/spec/volumes", json!([{"name": "ebbtide-token"}])), &["ebbtide-token"]),
+        (
+            {
+                let mut pod = annotated("config.ebbtide.dev/secret", json!("keys"));
+                pod["spec"]["volumes"] = json!([{"name": "ebbtide-secret"}]);
+                pod
+            },
+            &["ebbtide-secret"],
+        ),
+        (annotated("config.ebbtide.dev/secret", json!("Keys")), &["secret", "`Keys`", "Secret"]),
+        (annotated("config.ebbtide.dev/secret", json!("a..b")), &["secret", "`a..b`"]),
+        (annotated("config.ebbtide.dev/secret", json!("")), &["secret", "``"]),
+        (
+            annotated("config.ebbtide.dev/session_key_file", json!("/etc/ebbtide/secret/a")),
+            &["session_key_file", "config.ebbtide.dev/secret", "KEY"],
+        ),
+        (
+            with(
+                "/metadata/annotations",
+                json!({"config.ebbtide.dev/secret": "keys",
+                    "config.ebbtide.dev/drain_token_file": "/etc/ebbtide/secrets"}),
+            ),
+            &["drain_token_file", "`/etc/ebbtide/secrets`", "/etc/ebbtide/secret/KEY"],
+        ),
         (with("/spec/containers", json!([])), &["no pod"]),
         (with("/spec/containers", json!("x")), &["no pod"]),
         (with("/metadata/annotations", json!("x")), &["annotations"]),
@@ -286,7 +322,8 @@ pub fn pods() -> impl Strategy<Value = Value> {
     let hook = json!({"preStop": {"httpGet": {"path": "/own", "port": "http"}}});
     let started = json!({"postStart": {"httpGet": {"port": "http"}}});
     let port = json!({"name": "http", "containerPort": 3000, "hostPort": 8, "protocol": "TCP"});
-    let annotations = json!({"config.ebbtide.dev/quiet": "1s", "mine": "x"});
+    let annotations = json!({"config.ebbtide.dev/quiet": "1s", "mine": "x",
+        "config.ebbtide.dev/secret": "keys"});
     let server = (
         prop_oneof![Just(json!({"name": "mcp", "containerPort": 3000})), Just(port)],
         maybe(json!({"httpGet": {"port": "http"}, "unknown": [1]})),

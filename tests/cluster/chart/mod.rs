@@ -104,7 +104,15 @@ fn its_whole_life(mode: Mode) {
     kubectl(&["label", "namespace", &namespace.name, restricted]);
     let installation = Installation::new(mode, &namespace);
     // Of the manifest only what a user has: its own account may look at nothing.
-    namespace.serve(Manifest::without_ebbtide().without_rights().replicas(2));
+    let manifest = Manifest::without_ebbtide()
+        .without_rights()
+        .replicas(2)
+        .asks("secret", "keys")
+        .asks("session_key_file", "/etc/ebbtide/secret/session");
+    // It starts only with a file that it can read.
+    namespace.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+        "stringData": {"session": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}}));
+    namespace.serve(manifest);
 
     let load = namespace.rehearse(2_000);
     namespace.kubectl(&["rollout", "restart", "deployment/mcp-server"]);

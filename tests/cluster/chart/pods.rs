@@ -49,6 +49,8 @@ pub fn pods() -> Vec<Value> {
     );
     let mut unnamed = annotated(&[("port", "3000")]);
     unnamed.pointer_mut(SERVER).unwrap()["ports"][0].as_object_mut().unwrap().remove("name");
+    let mut secret = with(&[("/spec/volumes", json!([{"name": "data", "emptyDir": {}}]))]);
+    secret["metadata"]["annotations"] = json!({"config.ebbtide.dev/secret": "keys"});
     let mut named = annotated(&[("port", "web")]);
     named.pointer_mut(SERVER).unwrap()["ports"][0]["name"] = "web".into();
     vec![
@@ -99,10 +101,14 @@ pub fn pods() -> Vec<Value> {
             ("max_header_bytes", "16384"),
             ("max_inbound", "1000000"),
             ("settle", "0"),
-            ("drain_token_file", "/token"),
-            ("session_key_file", "/keys"),
             ("log_format", "text"),
         ]),
+        annotated(&[
+            ("secret", "keys.v2"),
+            ("drain_token_file", "/etc/ebbtide/secret/token"),
+            ("session_key_file", "/etc/ebbtide/secret/session keys"),
+        ]),
+        secret,
     ]
 }
 
@@ -115,6 +121,8 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         pod["spec"]["containers"].as_array_mut().unwrap().push(other);
         pod
     };
+    let mut secret_meets = annotated(&[("secret", "keys")]);
+    secret_meets["spec"]["volumes"] = json!([{"name": "ebbtide-secret", "emptyDir": {}}]);
     let windows = with(&[("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}))]);
     let mut namesake = second(json!([{"name": "http", "containerPort": 1}]));
     let number = namesake.pointer(&format!("{SERVER}/ports/0/containerPort")).unwrap().to_string();
@@ -130,6 +138,17 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         (second(json!([{"name": "http", "containerPort": 1}])), "several containers"),
         (second(json!([{"containerPort": 7071}])), "port 7070 or 7071 is taken"),
         (annotated(&[("setle", "5s")]), "no setting is called setle"),
+        (annotated(&[("secret", "Keys")]), "secret: Keys does not fit"),
+        (annotated(&[("secret", "")]), "secret:  does not fit"),
+        (
+            annotated(&[("session_key_file", "/etc/ebbtide/secret/keys")]),
+            "session_key_file: /etc/ebbtide/secret/keys does not fit",
+        ),
+        (
+            annotated(&[("secret", "keys"), ("drain_token_file", "/etc/ebbtide/secret/a/b")]),
+            "drain_token_file: /etc/ebbtide/secret/a/b does not fit",
+        ),
+        (secret_meets, "a volume is called ebbtide-secret already"),
         (annotated(&[("grace", "soon")]), "grace: soon does not fit"),
         (annotated(&[("grace", "25h")]), "25h is more than a day"),
         (annotated(&[("port", "nine")]), "no container has the port nine"),
