@@ -27,7 +27,7 @@ use http_body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 pub use self::{
@@ -41,6 +41,8 @@ use crate::telemetry::metrics::PoolMetrics;
 
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Longest that a probe may take.
+const PROBE: Duration = Duration::from_secs(1);
 /// How long a process may take to end once its connections broke. Starting one takes longer.
 const ENDING: Duration = Duration::from_millis(20);
 
@@ -196,9 +198,11 @@ impl<B: Outgoing> Pool<B> {
     /// Opens and drops one connection: whether the upstream answers.
     ///
     /// # Errors
-    /// What the connector says.
+    /// What the connector says, or that it took longer than a second: what hangs drops connections
+    /// without a word, and is asked again sooner than the network would.
     pub async fn probe(&self) -> io::Result<()> {
-        self.0.connect().await.map(drop)
+        let connected = timeout(PROBE, self.0.connect()).await;
+        connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(drop)
     }
 
     /// Which of the processes that have listened at the upstream's address is there now, from 1 on.

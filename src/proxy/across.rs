@@ -6,15 +6,14 @@
 
 use std::pin::pin;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::{
     Exchange, Proxy,
     answer::{Failure, unless_ended},
     decide, forward, headers,
     peers::{self, Held, PEER},
-    received::{Answer, pass},
+    received::{Answer, pass, plain, whole},
     reopen::{self, NotReopened},
     request_body::RequestBody,
     search::{MAX_TRIED, Next, Search, held},
@@ -322,15 +321,4 @@ async fn anew(
         Ok(Err(NotReopened::Failed(failure))) => Err(failure.with_body(request.into_body())),
         Err(ending) => Err(Failure::ended(ending).with_body(request.into_body())),
     }
-}
-
-fn plain(status: StatusCode) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    response
-}
-
-fn whole(response: Response<()>) -> Answer {
-    Answer::Whole(response.into_parts().0, Bytes::new())
 }

@@ -10,7 +10,7 @@ use super::{
     Exchange, Proxy,
     answer::Failure,
     headers,
-    received::{Answer, Received, hold, pass, receive, with_length},
+    received::{Answer, Received, hold, pass, plain, receive, whole, with_length},
     reopen,
     request_body::RequestBody,
     send::{connect, reach, send},
@@ -56,10 +56,12 @@ pub async fn to_server(
 pub async fn to_reopened(
     proxy: &Proxy,
     exchange: &mut Exchange,
-    mut request: Box<Request<RequestBody>>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
-    let is_fresh = in_session(exchange, &mut request);
-    let sent = reach(proxy, exchange, request).await?;
+    let mut connected = connect(proxy, exchange, request).await?;
+    let is_fresh = in_session(exchange, &mut connected.request);
+    exchange.ticket.delivers();
+    let sent = send(exchange, connected, false).await?;
     let mut answer = pass(proxy, exchange, sent).await?;
     if is_fresh {
         tell_news(exchange, &mut answer);
@@ -72,14 +74,31 @@ async fn to_movable(
     exchange: &mut Exchange,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
-    let is_fresh = in_session(exchange, &mut request);
     let class = exchange.ticket.class();
-    let connected = connect(proxy, exchange, request).await?;
-    let is_gone = |session: &Arc<Session>| session.is_unknown_to(proxy.pool.incarnation());
-    if exchange.ticket.session().is_some_and(is_gone) {
+    let before = proxy.pool.incarnation();
+    let mut may_open = true;
+    let (mut connected, incarnation) = loop {
+        let connected = connect(proxy, exchange, request).await?;
+        let incarnation = proxy.pool.incarnation();
+        let is_gone = |session: &Arc<Session>| session.is_unknown_to(incarnation);
+        let is_gone = exchange.ticket.session().is_some_and(is_gone);
+        // What it is an answer to, or tells of, has gone with the process that it waited for, too.
+        let is_late = class == Class::Message && incarnation != before;
+        if !may_open || !(is_gone || is_late) {
+            break (connected, incarnation);
+        }
+        request = connected.request;
         connected.slot.release(connected.connection);
-        return reopen::before(proxy, exchange, connected.request).await;
-    }
+        if class == Class::Message {
+            return Ok(whole(plain(StatusCode::ACCEPTED)));
+        }
+        // Where the server will not open it, its own answer to the request says so.
+        may_open = match Box::pin(reopen::as_asked(proxy, exchange, &request)).await {
+            Ok(opened) => opened,
+            Err(failure) => return Err(failure.with_body(request.into_body())),
+        };
+    };
+    let is_fresh = in_session(exchange, &mut connected.request);
     exchange.ticket.delivers();
     let mut sent = send(exchange, connected, true).await?;
     let status = sent.response.status();
@@ -87,7 +106,7 @@ async fn to_movable(
         // What is not needed any more is not held as long as the answer takes.
         drop(sent.connection.take_sent());
         if let Some(session) = exchange.ticket.session().filter(|_| status.is_success()) {
-            session.is_known_to(proxy.pool.incarnation());
+            session.is_known_to(incarnation);
         }
         let mut answer = pass(proxy, exchange, sent).await?;
         if is_fresh {
@@ -97,12 +116,12 @@ async fn to_movable(
     }
     let request = sent.connection.take_sent();
     let Received { head, mut streamed, .. } = receive(proxy, exchange, sent)?;
-    let Some(whole) = hold(exchange, &mut streamed).await? else {
+    let Some(text) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };
-    let is_unknown = reopen::is_unknown(status, &whole);
-    let answer = with_length(head, whole);
-    if is_unknown {
+    let is_unknown = reopen::is_unknown(status, &text);
+    let answer = with_length(head, text);
+    if is_unknown && may_open {
         // What a stream is refused with is none.
         exchange.ticket.reclassify(class);
         return reopen::once_more(proxy, exchange, answer, request).await;

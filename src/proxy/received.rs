@@ -90,6 +90,18 @@ pub async fn pass(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<
     Ok(Answer::Whole(head, whole))
 }
 
+/// An answer of ours without a body.
+pub fn plain(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
+pub fn whole(response: Response<()>) -> Answer {
+    Answer::Whole(response.into_parts().0, Bytes::new())
+}
+
 pub fn with_length(mut head: response::Parts, whole: Bytes) -> Answer {
     head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     Answer::Whole(head, whole)

@@ -15,11 +15,12 @@ use super::{
     answer::{Failure, unless_ended},
     forward,
     peers::PEER,
-    received::{Answer, HELD, Media, media},
+    received::{Answer, HELD, Media, media, plain, whole},
     request_body::RequestBody,
 };
 use crate::{
     mcp::{
+        Class,
         class::LAST_EVENT_ID,
         initialize::{self, Agreed},
     },
@@ -46,8 +47,9 @@ const OF_THE_REQUEST: [HeaderName; 10] = [
     HeaderName::from_static("mcp-name"),
 ];
 
-/// Longest that a server may take to open a session.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that a server may take to open a session: some listen before they can answer, and no
+/// client waits for longer than a minute.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a session is not open.
 pub enum NotReopened {
@@ -98,42 +100,28 @@ pub async fn once_more(
     unknown: Answer,
     request: Option<Box<Request<RequestBody>>>,
 ) -> Result<Answer, Failure> {
-    let session = exchange.ticket.session().filter(|session| session.is_movable()).cloned();
-    let Some(session) = session else { return Ok(unknown) };
-    let Some(token) = proxy.sessions.token(session.text()) else { return Ok(unknown) };
+    // What it is an answer to, or tells of, is gone.
+    if exchange.ticket.class() == Class::Message {
+        return Ok(whole(plain(StatusCode::ACCEPTED)));
+    }
     let Some(request) = request else { return Err(Failure::too_large_to_move()) };
-    if !is_reopened(proxy, exchange, &session, &token, &request).await? {
+    if !as_asked(proxy, exchange, &request).await? {
         return Ok(unknown);
     }
     let request = again(request).ok_or_else(Failure::too_large_to_move)?;
     Box::pin(forward::to_reopened(proxy, exchange, request)).await
 }
 
-/// The process that knew the session is gone: opens it anew in the one that is there now, and sends
-/// the request, which was not sent yet.
-pub async fn before(
-    proxy: &Proxy,
-    exchange: &mut Exchange,
-    request: Box<Request<RequestBody>>,
-) -> Result<Answer, Failure> {
-    if let Some(session) = exchange.ticket.session().cloned()
-        && let Some(token) = proxy.sessions.token(session.text())
-    {
-        // Where the server will not, its own answer to the request says so.
-        is_reopened(proxy, exchange, &session, &token, &request).await?;
-    }
-    Box::pin(forward::to_reopened(proxy, exchange, request)).await
-}
-
-/// Opens the session anew, as long as its client waits; whether the server did.
-async fn is_reopened(
+/// Opens the session of the exchange anew, as long as its client waits; whether the server did.
+/// `like`: a request of that client, which is not touched.
+pub async fn as_asked(
     proxy: &Proxy,
     exchange: &Exchange,
-    session: &Arc<Session>,
-    token: &Token,
     like: &Request<RequestBody>,
 ) -> Result<bool, Failure> {
-    let mut reopening = Box::pin(reopen(proxy, session, token, like));
+    let Some(session) = exchange.ticket.session().cloned() else { return Ok(false) };
+    let Some(token) = proxy.sessions.token(session.text()) else { return Ok(false) };
+    let mut reopening = Box::pin(reopen(proxy, &session, &token, like));
     match unless_ended(&exchange.ticket, reopening.as_mut()).await {
         Ok(Ok(())) => Ok(true),
         Ok(Err(NotReopened::Refused)) => Ok(false),
@@ -148,8 +136,8 @@ pub fn again(request: Box<Request<RequestBody>>) -> Option<Box<Request<RequestBo
     Some(Box::new(Request::from_parts(head, body.again()?)))
 }
 
-/// Opens the session anew, unless another request did so since the server knew it as `like` calls
-/// it; with the headers of that request, since they tell who its client is.
+/// Opens the session anew, unless another request did so for the server that is there now, and not
+/// by the id that `like` has tried in vain; with the headers of that request, since they tell who its client is.
 pub async fn reopen(
     proxy: &Proxy,
     session: &Arc<Session>,
@@ -158,8 +146,8 @@ pub async fn reopen(
 ) -> Result<(), NotReopened> {
     let began = Instant::now();
     let mut turn = session.opening().await;
-    let is_known = session.id().as_ref() != ids::only(like.headers());
-    if is_known && !session.is_lost() {
+    let is_open = !session.is_lost() && !session.is_unknown_to(proxy.pool.incarnation());
+    if is_open && session.id().as_ref() != ids::only(like.headers()) {
         return Ok(());
     }
     // Else each that waits would try for as long as the first.
