@@ -5,7 +5,7 @@
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::CLOSE_TIME;
@@ -60,8 +60,8 @@ pub async fn linger(connections: &Connections, passes_on: impl Fn() -> bool) {
     drop(timeout(PASSING, left).await);
 }
 
-/// Closes the data port. What goes to another pod needs no server of ours, and is let go on as long
-/// as there is time; then it is told so.
+/// Closes the data port. What goes to another pod needs no server of ours: calls are let go on as
+/// long as there is time, and then told so; streams, which would stay to the end of it, are not.
 pub fn close(
     group: &mut Group,
     stage: &watch::Sender<Stage>,
@@ -73,8 +73,13 @@ pub fn close(
     let cut_at = cut_at.unwrap_or_else(Instant::now).max(Instant::now());
     stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
     group.spawn(LATE_CUT, async move {
-        sleep_until(cut_at).await;
-        drop(left.end_all(Ending::Cut));
+        let calls = async {
+            while left.finite() > 0 {
+                left.changed().await;
+            }
+        };
+        let are_over = timeout_at(cut_at, calls).await.is_ok();
+        drop(left.end_all(if are_over { Ending::Stream } else { Ending::Cut }));
         std::future::pending::<()>().await;
     });
 }

@@ -5,7 +5,7 @@ mod account;
 mod cluster;
 mod dial;
 pub mod keys;
-mod leave;
+pub mod leave;
 mod limits;
 pub mod restart;
 
@@ -17,8 +17,6 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
-
-pub use self::leave::announce_drain;
 
 use crate::{
     admin::{Admin, Kubelet},
@@ -197,7 +195,7 @@ pub async fn run(
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
     let drained = watch.clone();
-    group.spawn(ANNOUNCER, announce_drain(watch, data_stage.clone(), passes_on.clone()));
+    group.spawn(ANNOUNCER, leave::announce_drain(watch, data_stage.clone(), passes_on.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 

@@ -284,9 +284,10 @@ async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
 async fn who_has_drained_too_late_passes_nothing_on() {
     let pods = Pods::default();
     let (a, server) = pod("a", &pods, Roaming::Reopen).await;
-    let (_b, _) = pod("b", &pods, Roaming::Reopen).await;
+    let (_b, other) = pod("b", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, true), ("b", true, false)]);
-    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
+    let session = open(&a).await;
+    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
     let mut running = a.asked(&slow).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
         a.settled().await;
@@ -295,8 +296,44 @@ async fn who_has_drained_too_late_passes_nothing_on() {
     a.reached(Phase::Drained).await;
     let answer = running.message().await;
     assert!(answer.contains("-32010"), "{answer}");
-    let answer = a.asked(&call("1", "")).await.message().await;
-    assert!(answer.contains("-32010"), "{answer}");
+    for session in ["", &*session] {
+        let answer = a.asked(&call("1", session)).await.message().await;
+        assert!(answer.contains("-32010"), "{answer}");
+    }
+    assert_eq!(other.asked(), [""; 0]);
+}
+
+/// It would stay for as long as its client does.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_drained_waits_for_no_stream() {
+    let pods = Pods::default();
+    let mut settings = Settings { pod: ("a", pods.clone()), ..Settings::default() };
+    settings.rules.timings.drain_timeout = Some(seconds(3600.0));
+    let (a, _) = before_a_server(settings).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let (session, second) = (open(&a).await, open(&b).await);
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Drained).await;
+    let stream = a.asked(&get(&session)).await.message().await;
+    assert!(stream.contains("retry: ") && stream.contains("connection: close"), "{stream}");
+    // What a client is back for may still come; a call that runs elsewhere has its time.
+    let mut resumed = a.asked(&get(&format!("{second}Last-Event-ID: 1\r\n"))).await;
+    resumed.until("\r\n\r\n").await;
+    let slow = call("1", &second).replace(r#""t""#, r#""slow""#);
+    let mut running = a.asked(&slow).await;
+    while other.asked().last().is_none_or(|last| last != "tools/call b-1") {
+        a.settled().await;
+    }
+    let began = Instant::now();
+    let client = async {
+        tokio::time::sleep(seconds(60.0)).await;
+        other.goes_on();
+        assert!(running.message().await.contains("b-1"));
+        assert!(resumed.rest().await.contains("retry: "));
+    };
+    tokio::join!(a.leave(), client);
+    assert!(began.elapsed() < seconds(65.0), "{:?}", began.elapsed());
 }
 
 /// Whatever a server says to a session that it does not know.

@@ -13,7 +13,7 @@ use std::{
 
 use ebbtide::{
     admin::{Admin, Kubelet},
-    app::{self, restart},
+    app::{leave, restart},
     config::value::{Refusal, Roaming},
     drain::{
         DrainHandle, DrainWatch, Driver, Phase,
@@ -179,8 +179,10 @@ pub struct World {
     pub up: Arc<AtomicBool>,
     /// Told when its connections are to break.
     killed: Arc<Notify>,
-    /// Held: a port whose stage has no sender closes.
-    _stages: [watch::Sender<Stage>; 2],
+    connections: Arc<Connections>,
+    inflight: Inflight,
+    /// Of the data port and the admin port. Held: a port whose stage has no sender closes.
+    stages: [watch::Sender<Stage>; 2],
     tasks: Group,
 }
 
@@ -215,7 +217,8 @@ impl World {
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
         });
-        let passing = Arc::clone(&proxy);
+        let (passing, open, left) =
+            (Arc::clone(&proxy), Arc::clone(&connections), inflight.clone());
         let passes_on = move || passing.passes_on();
         let admin = Admin {
             drain: drain.clone(),
@@ -263,7 +266,7 @@ impl World {
         tasks.spawn("driver", driver.run());
         tasks.spawn("pool", tended.tend());
         tasks.spawn("server restart", restarts);
-        tasks.spawn("announcer", app::announce_drain(watch.clone(), stage.clone(), passes_on));
+        tasks.spawn("announcer", leave::announce_drain(watch.clone(), stage.clone(), passes_on));
         tasks.spawn("data port", serve::run(Pipes(Mutex::new(data_clients)), data_port));
         tasks.spawn("admin port", serve::run(Pipes(Mutex::new(admin_clients)), admin_port));
         let stages = [stage, admin_stage];
@@ -276,7 +279,9 @@ impl World {
             servers,
             up,
             killed: Arc::default(),
-            _stages: stages,
+            connections: open,
+            inflight: left,
+            stages,
             tasks,
         };
         world.drain.tell(Event::UpstreamAnswered).await;
@@ -396,19 +401,32 @@ impl World {
         bounded(watch.until(|now| now.restart == state), "the restart").await;
     }
 
+    /// Leaves the data port as a pod does that has drained.
+    pub async fn leave(mut self) {
+        self.drain.tell(Event::Signal).await;
+        self.until_ended("driver").await;
+        leave::linger(&self.connections, || true).await;
+        leave::close(&mut self.tasks, &self.stages[0], &self.watch, self.inflight.clone());
+        self.until_ended("data port").await;
+    }
+
+    async fn until_ended(&mut self, name: &str) {
+        loop {
+            let ended = bounded(self.tasks.ended(), name).await.unwrap();
+            assert_eq!(ended.panic, None);
+            match ended.name {
+                found if found == name => break,
+                // They have nothing left to tell.
+                other => assert!(["announcer", "server"].contains(&other), "{other}"),
+            }
+        }
+    }
+
     /// Waits for the end of the drain, and ends the driver.
     pub async fn report(mut self) -> Report {
         let snapshot = bounded(self.watch.reached(Phase::Drained), "the end of the drain").await;
         self.drain.tell(Event::Signal).await;
-        loop {
-            let ended = bounded(self.tasks.ended(), "the end of the driver").await.unwrap();
-            assert_eq!(ended.panic, None);
-            match ended.name {
-                "driver" => break,
-                // They have nothing left to tell.
-                name => assert!(["announcer", "server"].contains(&name), "{name}"),
-            }
-        }
+        self.until_ended("driver").await;
         Report::clone(&snapshot.report.unwrap())
     }
 }
