@@ -174,7 +174,7 @@ impl Failure {
     /// The response; reads on for the id if that may still come.
     pub async fn into_response(mut self, mut exchange: Exchange) -> Response<ProxyBody> {
         exchange.ticket.refused();
-        if self.to_pending {
+        if self.to_pending || self.meets_unanswered(&exchange.ticket) {
             return self.events_to_pending(exchange.ticket);
         }
         let mut class = exchange.ticket.class();
@@ -234,9 +234,18 @@ impl Failure {
 }
 
 impl Failure {
+    /// Whether the client is back for answers that do not come any more: it tries once more after
+    /// another status, and then waits for ever.
+    fn meets_unanswered(&self, ticket: &Ticket) -> bool {
+        self.code == Some(Code::UpstreamLost)
+            && ticket.class() == Class::Resume
+            && ticket.session().is_some_and(|session| session.has_unanswered())
+    }
+
     fn events_to_pending(self, mut ticket: Ticket) -> Response<ProxyBody> {
         let text = format!("ebbtide: {}", self.text);
-        let events = last_words::answer_pending(Code::Draining, &text, &ticket);
+        let code = self.code.unwrap_or(Code::UpstreamLost);
+        let events = last_words::answer_pending(code, &text, &ticket);
         ticket.will_be(self.outcome);
         let mut response = Response::new(ProxyBody::own(Bytes::from(events), ticket));
         let media = HeaderValue::from_static("text/event-stream");

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use super::{
     Exchange, Proxy,
     answer::Failure,
-    headers,
+    headers, last_words,
     received::{Answer, Received, hold, pass, plain, receive, whole, with_length},
     reopen,
     request_body::RequestBody,
@@ -59,13 +59,11 @@ pub async fn to_reopened(
     request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
     let mut connected = connect(proxy, exchange, request).await?;
-    let is_fresh = in_session(exchange, &mut connected.request);
+    in_session(exchange, &mut connected.request);
     exchange.ticket.delivers();
     let sent = send(exchange, connected, false).await?;
     let mut answer = pass(proxy, exchange, sent).await?;
-    if is_fresh {
-        tell_news(exchange, &mut answer);
-    }
+    tell_news(exchange, &mut answer);
     Ok(answer)
 }
 
@@ -98,7 +96,7 @@ async fn to_movable(
             Err(failure) => return Err(failure.with_body(request.into_body())),
         };
     };
-    let is_fresh = in_session(exchange, &mut connected.request);
+    in_session(exchange, &mut connected.request);
     exchange.ticket.delivers();
     let mut sent = send(exchange, connected, true).await?;
     let status = sent.response.status();
@@ -109,9 +107,7 @@ async fn to_movable(
             session.is_known_to(incarnation);
         }
         let mut answer = pass(proxy, exchange, sent).await?;
-        if is_fresh {
-            tell_news(exchange, &mut answer);
-        }
+        tell_news(exchange, &mut answer);
         return Ok(answer);
     }
     let request = sent.connection.take_sent();
@@ -129,29 +125,30 @@ async fn to_movable(
     Ok(answer)
 }
 
-/// The server hears its own word for the session. Whether it is the first stream since the server
-/// opened the session anew: no event of before can be resumed.
-fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) -> bool {
-    let Some(session) = exchange.ticket.session() else { return false };
+/// The server hears its own word for the session.
+fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) {
+    let Some(session) = exchange.ticket.session() else { return };
     ids::to_server(request.headers_mut(), session);
+    // No event of before the server opened it anew can be resumed.
     let is_stream = matches!(exchange.ticket.class(), Class::Stream | Class::Resume);
-    if !is_stream || !session.is_fresh() {
-        return false;
+    if is_stream && session.is_fresh() {
+        request.headers_mut().remove(LAST_EVENT_ID);
     }
-    request.headers_mut().remove(LAST_EVENT_ID);
-    true
 }
 
-/// Tells the client on its stream that another server may have other tools.
+/// Tells the client on its stream which of its calls are lost, and that another server may have
+/// other tools.
 fn tell_news(exchange: &Exchange, answer: &mut Answer) {
     if let Answer::Streamed(head, streamed) = answer
         && head.status.is_success()
         && exchange.ticket.class().is_stream()
+        && streamed.takes_events()
         && let Some(session) = exchange.ticket.session()
     {
-        let news = session.take_news().into_iter().map(|method| {
+        let mut news = last_words::answer_unanswered(session);
+        news.extend(session.take_news().into_iter().map(|method| {
             format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}\n\n")
-        });
-        streamed.hold(Bytes::from(news.collect::<String>()));
+        }));
+        streamed.hold(Bytes::from(news));
     }
 }

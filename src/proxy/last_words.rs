@@ -10,6 +10,7 @@ use crate::{
         error::{self, Code},
         message::{Envelope, Message},
     },
+    sessions::Session,
     telemetry::metrics::Outcome,
 };
 
@@ -49,10 +50,21 @@ pub fn last_event(ending: Ending, ticket: &Ticket, answered: &[String]) -> Strin
     format!("{}{}", answer_pending(code, text, ticket), retry(ticket))
 }
 
-/// The events that answer the pending calls of the exchange's session.
+/// The events that answer the pending calls of the exchange's session, and those of which their
+/// client has not heard yet that their server is gone.
 pub fn answer_pending(code: Code, text: &str, ticket: &Ticket) -> String {
-    let calls = ticket.session().map(|session| session.take_pending()).unwrap_or_default();
-    error::events_for(code, text, calls.iter().map(|call| call.id.as_str()))
+    let Some(session) = ticket.session() else { return String::new() };
+    let calls = session.take_pending();
+    let mut events = answer_unanswered(session);
+    events.push_str(&error::events_for(code, text, calls.iter().map(|call| call.id.as_str())));
+    events
+}
+
+/// The events for the calls of which their client has not heard yet that their server is gone.
+pub fn answer_unanswered(session: &Session) -> String {
+    let calls = session.take_unanswered();
+    let text = "ebbtide: the server ended before it answered";
+    error::events_for(Code::UpstreamLost, text, calls.iter().map(|call| call.id.as_str()))
 }
 
 /// When to come back: about the time that the endpoints take, and not all at once.

@@ -95,6 +95,11 @@ impl Streamed {
         }
     }
 
+    /// Whether events of ours can stand between those of the server.
+    pub fn takes_events(&self) -> bool {
+        matches!(self.events, Events::Open { .. })
+    }
+
     /// Gives bytes that were read before the head was passed on.
     pub fn hold(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {

@@ -289,7 +289,7 @@ impl Sessions {
     pub fn forget(&self) {
         let mut table = self.table();
         for session in table.by_text.values().chain(table.by_endpoint.values()) {
-            drop(session.take_pending());
+            session.loses_pending();
         }
         // It may only seem to be gone, to new connections: those in use end with their exchanges.
         // Those that can be opened anew are, once the next server does not know them.

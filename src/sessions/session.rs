@@ -54,6 +54,8 @@ struct State {
     last_used: Instant,
     over: bool,
     pending: Vec<Call>,
+    /// Calls whose server is gone: their client is to hear that no answer comes.
+    unanswered: Vec<Call>,
     /// What the server calls it; nothing where clients POST to an endpoint.
     id: Option<HeaderValue>,
     /// Whether the server has to open it first.
@@ -115,6 +117,7 @@ impl Session {
             last_used: Instant::now(),
             over: false,
             pending: Vec::new(),
+            unanswered: Vec::new(),
             id: new.id.and_then(|id| HeaderValue::from_str(id).ok()),
             lost: new.lost,
             given: false,
@@ -217,12 +220,30 @@ impl Session {
 
     /// The server has opened it anew, and calls it `id`; `news`: what its client is to be told.
     pub fn opened(&self, id: HeaderValue, news: Vec<&'static str>) {
+        self.loses_pending();
         let mut state = lock(&self.state);
         (state.id, state.lost, state.fresh, state.news) = (Some(id), false, true, news);
         (state.reopened, state.given) = (true, false);
-        // Who could have answered them is gone.
-        let gone = std::mem::take(&mut state.pending);
-        self.count(gone.len(), 0);
+    }
+
+    /// Who could have answered what is pending is gone.
+    pub fn loses_pending(&self) {
+        let mut state = lock(&self.state);
+        let pending = std::mem::take(&mut state.pending);
+        self.count(pending.len(), 0);
+        state.unanswered.extend(pending);
+        state.unanswered.truncate(MAX_PENDING);
+    }
+
+    #[must_use]
+    pub fn has_unanswered(&self) -> bool {
+        !lock(&self.state).unanswered.is_empty()
+    }
+
+    /// The calls that get no answer; whoever takes them tells their client.
+    #[must_use]
+    pub fn take_unanswered(&self) -> Vec<Call> {
+        std::mem::take(&mut lock(&self.state).unanswered)
     }
 
     /// Whether no stream was opened since the server opened the session anew: no event of before
@@ -342,13 +363,15 @@ impl Session {
 
     pub(super) fn end(&self) {
         lock(&self.state).over = true;
-        drop(self.take_pending());
+        drop((self.take_pending(), self.take_unanswered()));
     }
 
     pub(super) fn expire(&self, now: Instant) {
         let mut state = lock(&self.state);
         let before = state.pending.len();
-        state.pending.retain(|call| now.duration_since(call.heard) < PENDING_AGE);
+        let is_awaited = |call: &Call| now.duration_since(call.heard) < PENDING_AGE;
+        state.pending.retain(is_awaited);
+        state.unanswered.retain(is_awaited);
         self.count(before, state.pending.len());
     }
 

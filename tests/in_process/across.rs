@@ -892,6 +892,42 @@ async fn a_polled_call_gets_no_error_from_the_pod_in_between() {
     }
 }
 
+/// Its client comes back for an answer that a server has taken with it; while nobody is there, and
+/// once somebody is, who has opened the session anew for another call.
+#[tokio::test(start_paused = true)]
+async fn who_is_back_for_a_lost_answer_hears_that_it_is_lost() {
+    for (is_up, calls_first) in [(false, false), (true, false), (true, true)] {
+        let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+        let session = open(&world).await;
+        server.state(|state| state.polls = true);
+        let answer = world.asked(&call("5", &session)).await.until("0\r\n\r\n").await;
+        assert!(answer.contains("id: 1"), "{answer}");
+        assert_eq!(world.sessions.pending(), 1);
+        server.state(|state| state.polls = false);
+        world.kill_server().await;
+        server.restarts();
+        world.up.store(is_up, Relaxed);
+        if calls_first {
+            assert_eq!(calls(&world, &session).await, "a-2");
+        }
+        let resume = get(&format!("{session}Last-Event-ID: 1\r\n"));
+        let mut back = world.asked(&resume).await;
+        let heard = back.until("\n\n").await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+        let lost = r#""id":5,"error":{"code":-32011"#;
+        assert!(heard.contains(lost), "{is_up} {calls_first}: {heard:?} {:?}", server.asked());
+        assert_eq!(world.sessions.pending(), 0);
+        world.up.store(true, Relaxed);
+        // Once is enough.
+        let mut again = world.asked(&resume).await;
+        let heard = again.until("\r\n\r\n").await;
+        world.settled().await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+        drop((back, again));
+        assert!(!calls(&world, &session).await.contains("error"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_opened_as_it_was_is_over() {
     let pods = Pods::default();
