@@ -4,7 +4,7 @@
 //! Never decides where (`search` does), and never sends on a second time what a peer has
 //! sent.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
@@ -24,7 +24,7 @@ use crate::{
     pool::AcquireError,
     serve::Context,
     sessions::{
-        ids,
+        Session, ids,
         peers::Peer,
         place::{Sender, Standing},
         token::Token,
@@ -217,8 +217,7 @@ async fn there(
     };
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
-    let gives = exchange.ticket.session().filter(|_| sender == Sender::Gives).cloned();
-    let gives = gives.filter(|session| session.give(true));
+    let mut gift = Gift::of(exchange.ticket.session().filter(|_| sender == Sender::Gives));
     let pool = proxy.peers.pool(uid, peer);
     let budget = budget(exchange.ticket.class());
     let acquired = pin!(async {
@@ -236,8 +235,19 @@ async fn there(
                 // What is given away is not awaited here, whatever becomes of its client.
                 exchange.ticket.settled();
             }
+            // From here on it may have arrived, whatever comes back.
+            let given = gift.0.take();
             let sent = send(exchange, Connected { slot, connection, request }, true).await?;
-            answered(proxy, exchange, sent).await?
+            let went = answered(proxy, exchange, sent).await?;
+            match (&went, given) {
+                (Went::Answered(_), Some(session)) => {
+                    proxy.metrics.moved(Move::HandedOver);
+                    // Its client is to listen there, too.
+                    proxy.inflight.end_streams_of(&session, &exchange.ticket);
+                }
+                (_, given) => gift.0 = given,
+            }
+            went
         }
         Ok(Err(error @ AcquireError::Unreachable { .. })) => {
             tracing::debug!(pod = uid, address = %peer.address, %error, "a peer is not there");
@@ -246,21 +256,27 @@ async fn there(
         Ok(Err(error)) => return Err(Failure::not_acquired(&error).with_body(request.into_body())),
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
-    match (&went, gives) {
-        (Went::Answered(_), gives) => {
-            proxy.metrics.forwarded.with_label_values(&[to]).inc();
-            if let Some(session) = gives {
-                proxy.metrics.moved(Move::HandedOver);
-                // Its client is to listen there, too.
-                proxy.inflight.end_streams_of(&session, &exchange.ticket);
-            }
-        }
-        (Went::Back(_) | Went::Refused(..), Some(session)) => {
-            session.give(false);
-        }
-        (Went::Back(_) | Went::Refused(..), None) => {}
+    if matches!(went, Went::Answered(_)) {
+        proxy.metrics.forwarded.with_label_values(&[to]).inc();
     }
     Ok(went)
+}
+
+/// A session that is given to another pod. Dropped, it did not arrive there, and stays ours.
+struct Gift(Option<Arc<Session>>);
+
+impl Gift {
+    fn of(session: Option<&Arc<Session>>) -> Self {
+        Self(session.filter(|session| session.give(true)).cloned())
+    }
+}
+
+impl Drop for Gift {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.give(false);
+        }
+    }
 }
 
 async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Result<Went, Failure> {

@@ -951,6 +951,28 @@ async fn what_cannot_be_opened_as_it_was_is_over() {
     assert!(!server.asked().iter().any(|asked| asked.contains("cancelled")));
 }
 
+/// The heir is there, but says nothing as long as the client waits.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_did_not_arrive_is_not_given_away() {
+    let pods = Pods::default();
+    let (a, _) = pod("a", &pods, Roaming::Reopen).await;
+    let (door, _visitors) = mpsc::unbounded_channel();
+    pods.put("b", door);
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let session = open(&a).await;
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Drained).await;
+    let known = a.sessions.known(session.split_whitespace().nth(1).unwrap()).unwrap();
+    let client = a.asked(&call("1", &session)).await;
+    while !known.is_given() {
+        a.settled().await;
+    }
+    drop(client);
+    while known.is_given() {
+        a.settled().await;
+    }
+}
+
 /// What stands at a peer's address may be anybody.
 #[tokio::test(start_paused = true)]
 async fn a_stranger_hears_nothing_of_a_session() {
