@@ -210,10 +210,10 @@ async fn there(
     (uid, peer): (&str, Peer),
     sender: Sender,
 ) -> Result<Went, Failure> {
-    let (mark, to) = match sender {
-        Sender::ToOwner => (OWNER, "owner"),
-        Sender::Gives => (GIVEN, "heir"),
-        Sender::ToHeir | Sender::Client => (HEIR, "heir"),
+    let (mark, count) = match sender {
+        Sender::ToOwner => (OWNER, &proxy.metrics.to_owner),
+        Sender::Gives => (GIVEN, &proxy.metrics.to_heir),
+        Sender::ToHeir | Sender::Client => (HEIR, &proxy.metrics.to_heir),
     };
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
@@ -257,7 +257,7 @@ async fn there(
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
     if matches!(went, Went::Answered(_)) {
-        proxy.metrics.forwarded.with_label_values(&[to]).inc();
+        count.inc();
     }
     Ok(went)
 }

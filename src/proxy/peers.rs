@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     future::Future,
-    hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -14,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use ahash::RandomState;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::{
@@ -73,7 +73,7 @@ pub struct PeerPools {
     known: watch::Receiver<Option<Arc<Peers>>>,
     metrics: Arc<Metrics>,
     /// By UID.
-    pools: Mutex<HashMap<Box<str>, PeerPool>>,
+    pools: Mutex<HashMap<Box<str>, PeerPool, RandomState>>,
     /// Where sessions were found, and when, by the hash of what their clients call them.
     places: Mutex<HashMap<u64, (Arc<str>, Instant)>>,
     hashes: RandomState,

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use ahash::RandomState;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, uri::PathAndQuery};
 use tokio::time::Instant;
 
@@ -53,11 +54,11 @@ const REOPENED_AGE: Duration = Duration::from_hours(24);
 #[derive(Default)]
 struct Table {
     /// By what clients send as `Mcp-Session-Id`.
-    by_text: HashMap<Arc<str>, Arc<Session>>,
+    by_text: HashMap<Arc<str>, Arc<Session>, RandomState>,
     /// By the path and query to which the clients of an HTTP+SSE stream POST.
-    by_endpoint: HashMap<Arc<str>, Arc<Session>>,
+    by_endpoint: HashMap<Arc<str>, Arc<Session>, RandomState>,
     /// What was read lately in the tokens of other pods, so that not each request has it read anew.
-    elsewhere: HashMap<Box<str>, Arc<Token>>,
+    elsewhere: HashMap<Box<str>, Arc<Token>, RandomState>,
 }
 
 struct Shared {
@@ -351,7 +352,7 @@ impl Sessions {
 
 /// Whether there is room for one more. Where there is none, forgets an eighth of those that no
 /// exchange uses, the ones that were idle longest.
-fn has_room(sessions: &mut HashMap<Arc<str>, Arc<Session>>, all: &All) -> bool {
+fn has_room(sessions: &mut HashMap<Arc<str>, Arc<Session>, RandomState>, all: &All) -> bool {
     if sessions.len() < MAX_SESSIONS && all.bytes.load(Ordering::Relaxed) <= MAX_BYTES {
         return true;
     }

@@ -163,8 +163,10 @@ pub struct Metrics {
     pub sessions: IntGauge,
     pub calls_pending: IntGauge,
     moves: IntCounterVec,
-    /// Requests that were sent to another pod.
-    pub forwarded: IntCounterVec,
+    /// Requests that were sent to the pod that has their session.
+    pub to_owner: IntCounter,
+    /// Those that were sent to one that is to open it anew.
+    pub to_heir: IntCounter,
     pub pool: PoolMetrics,
     pub peer_pool: PoolMetrics,
     phase: IntGaugeVec,
@@ -203,6 +205,12 @@ impl Metrics {
         );
         let in_flight = keep.gauges("in_flight", "Exchanges in flight by class.", &["class"]);
         let by_class = |class: &Class| [class.name()];
+        let forwarded = keep.counters(
+            "requests_forwarded_total",
+            "Requests that were sent to the pod that has their session (owner), or is to open it \
+             anew (heir).",
+            &["to"],
+        );
         keep.build_info();
         let metrics = Self {
             requests: Class::ALL
@@ -223,12 +231,8 @@ impl Metrics {
                  another pod, reopened here, refused by the server, or lost.",
                 &["result"],
             ),
-            forwarded: keep.counters(
-                "requests_forwarded_total",
-                "Requests that were sent to the pod that has their session (owner), or is to open \
-                 it anew (heir).",
-                &["to"],
-            ),
+            to_owner: forwarded.with_label_values(&["owner"]),
+            to_heir: forwarded.with_label_values(&["heir"]),
             pool: PoolMetrics::new(&keep, "pool", "the upstream"),
             peer_pool: PoolMetrics::new(&keep, "peer_pool", "other pods"),
             phase: keep.gauges("drain_phase", "1 for the phase that holds, else 0.", &["phase"]),
