@@ -155,12 +155,14 @@ async fn http1<H: Handler>(
                 }
             }
         }
-        if let Some(refusal) = watched.refusal() {
+        // What is answered before, the client gets whole.
+        let is_answered = !context.is_busy() && !watched.is_stuck();
+        if let Some(refusal) = watched.refusal().filter(|_| is_answered) {
             return Poll::Ready(Some(refusal));
         }
         // Armed only while a head is under way; a head that comes whole never gets here. Behind an
         // exchange nobody reads on, so that its client cannot end it.
-        let now_in_head = watched.in_head() && !context.is_busy();
+        let now_in_head = watched.in_head() && is_answered;
         if now_in_head && !in_head {
             head_timer.as_mut().reset(Instant::now() + limits.header_timeout);
         }
@@ -172,15 +174,13 @@ async fn http1<H: Handler>(
     })
     .await;
     if let Some(refusal) = refusal {
-        // In the middle of an earlier answer only the close is left.
-        if !context.is_busy()
-            && let Some(parts) = connection.into_parts()
-        {
+        if let Some(parts) = connection.into_parts() {
             refuse(parts.io.into_inner().into_inner(), refusal).await;
         }
         Some(refusal.name())
     } else {
         if let Some(tunnel) = context.take_tunnel() {
+            watched.leaves_http();
             tunnel.await;
         }
         None

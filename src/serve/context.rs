@@ -73,6 +73,8 @@ impl Context {
 
     /// What the connection's task does once HTTP has ended on it with an upgrade.
     pub fn after_upgrade(&self, tunnel: impl Future<Output = ()> + Send + 'static) {
+        // What comes from here on is no head, also before the client has heard of it.
+        self.busy.fetch_add(1, Relaxed);
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(tunnel));
     }
 

@@ -106,15 +106,24 @@ impl Framing {
         matches!(&self.state, State::Head(head) if head.bytes > 0)
     }
 
+    /// HTTP has ended on the connection: nothing is followed from here on.
+    pub fn ends(&mut self) {
+        self.state = State::Opaque;
+    }
+
     /// Takes the bytes that the client sent next.
     ///
     /// # Errors
-    /// The connection must not be served further.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+    /// The connection must not be served further than what came before the refused head; where in
+    /// these bytes that begins, 0 if it did before them.
+    pub fn feed(&mut self, whole: &[u8]) -> Result<(), (usize, Refusal)> {
+        let mut bytes = whole;
         while !bytes.is_empty() {
             bytes = match &mut self.state {
                 State::Head(head) => {
-                    let (rest, next) = head.feed(bytes, self.max_bytes, self.max_fields)?;
+                    let (rest, next) = head
+                        .feed(bytes, self.max_bytes, self.max_fields)
+                        .map_err(|refusal| (whole.len() - bytes.len(), refusal))?;
                     if let Some(next) = next {
                         self.state = next;
                     }
@@ -284,7 +293,7 @@ mod tests {
     fn follow(text: &str, split: usize) -> (Result<(), Refusal>, Framing) {
         let mut framing = Framing::new(8192, 10);
         for part in text.as_bytes().chunks(split) {
-            if let Err(refusal) = framing.feed(part) {
+            if let Err((_, refusal)) = framing.feed(part) {
                 return (Err(refusal), framing);
             }
         }
@@ -326,6 +335,21 @@ mod tests {
                 follow(&format!("{text}{POST}{}", &decoy[2..]), split).0,
                 Err(Refusal::TwoFramings)
             );
+        }
+    }
+
+    #[test]
+    fn where_a_refused_head_begins_is_told() {
+        let two = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for before in ["", "GET / HTTP/1.1\r\n\r\n", "P / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"]
+        {
+            let text = format!("{before}{POST}{two}");
+            let refused = (before.len(), Refusal::TwoFramings);
+            assert_eq!(Framing::new(8192, 10).feed(text.as_bytes()), Err(refused));
+            let mut framing = Framing::new(8192, 10);
+            let (first, rest) = text.as_bytes().split_at(before.len() + 9);
+            assert_eq!(framing.feed(first), Ok(()));
+            assert_eq!(framing.feed(rest), Err((0, Refusal::TwoFramings)));
         }
     }
 

@@ -1,7 +1,8 @@
 //! The byte stream between a client and hyper: gives back what was read to tell HTTP/1 from
 //! HTTP/2, and shows every byte that comes to [`Framing`].
 //!
-//! Never hands hyper bytes of a head that was refused.
+//! Never hands hyper bytes of a head that was refused; keeps what was read of them, since they may
+//! turn out to be no head: a client may send more before it hears that HTTP has ended.
 
 use std::{
     io,
@@ -24,6 +25,7 @@ use super::{
 pub struct Watched {
     framing: Mutex<(Framing, Option<Refusal>)>,
     is_closing: AtomicBool,
+    is_stuck: AtomicBool,
 }
 
 /// What a chunked answer ends with (RFC 9112, section 7.1).
@@ -32,7 +34,11 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 impl Watched {
     #[must_use]
     pub fn new(framing: Framing) -> Arc<Self> {
-        Arc::new(Self { framing: Mutex::new((framing, None)), is_closing: AtomicBool::new(false) })
+        Arc::new(Self {
+            framing: Mutex::new((framing, None)),
+            is_closing: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
+        })
     }
 
     /// Why nothing is read any more, if so.
@@ -50,10 +56,26 @@ impl Watched {
         self.is_closing.store(true, Relaxed);
     }
 
-    fn feed(&self, bytes: &[u8]) -> Result<(), Refusal> {
+    /// Whether the client has not taken all that was written.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Relaxed)
+    }
+
+    /// HTTP has ended on the connection: nothing was a head, and nothing will be.
+    pub fn leaves_http(&self) {
+        let mut guard = self.framing.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.0.ends();
+        guard.1 = None;
+    }
+
+    /// Where in the bytes a head begins that is refused.
+    fn feed(&self, bytes: &[u8]) -> Result<(), usize> {
         let mut guard = self.framing.lock().unwrap_or_else(PoisonError::into_inner);
         let (framing, refusal) = &mut *guard;
-        framing.feed(bytes).inspect_err(|why| *refusal = Some(*why))
+        framing.feed(bytes).map_err(|(begin, why)| {
+            *refusal = Some(why);
+            begin
+        })
     }
 }
 
@@ -75,6 +97,12 @@ impl Guarded {
         let is_closing = |watched: &Arc<Watched>| watched.is_closing.load(Relaxed);
         if self.watched.as_ref().is_some_and(is_closing) && bytes.ends_with(LAST_CHUNK) {
             self.io.hold();
+        }
+    }
+
+    fn after_write(&self, written: &Poll<io::Result<usize>>) {
+        if let Some(watched) = &self.watched {
+            watched.is_stuck.store(written.is_pending(), Relaxed);
         }
     }
 
@@ -109,11 +137,13 @@ impl AsyncRead for Guarded {
             }
         }
         if let Some(watched) = &this.watched
-            && watched.feed(&buffer.filled()[before..]).is_err()
+            && let Err(begin) = watched.feed(&buffer.filled()[before..])
         {
-            buffer.set_filled(before);
+            let refused = before + begin;
+            this.prefix.splice(..0, buffer.filled()[refused..].iter().copied());
+            buffer.set_filled(refused);
             // The connection's task looks after every poll, and this is in one.
-            return Poll::Pending;
+            return if begin == 0 { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
         Poll::Ready(Ok(()))
     }
@@ -126,7 +156,9 @@ impl AsyncWrite for Guarded {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.before_write(bytes);
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.after_write(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -135,7 +167,9 @@ impl AsyncWrite for Guarded {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.before_write(parts.last().map_or(&[], |part| part));
-        Pin::new(&mut self.io).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, parts);
+        self.after_write(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

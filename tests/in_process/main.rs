@@ -19,3 +19,4 @@ mod sealed;
 mod seeds;
 mod streams;
 mod timeline;
+mod tunnels;
