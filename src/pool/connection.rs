@@ -60,6 +60,8 @@ pub struct SendError<B> {
     pub cause: ExchangeError,
     /// The request, when not a byte of it was written.
     pub unsent: Option<Box<Request<B>>>,
+    /// The request, when some of it was, and not all: the rest of its body can still be read.
+    pub begun: Option<Box<Request<B>>>,
 }
 
 impl<B: Outgoing> Connection<B> {
@@ -144,7 +146,9 @@ impl<B: Outgoing> Connection<B> {
                     (ExchangeError::Incomplete, Some(error)) => error.into(),
                     (cause, _) => cause,
                 };
-                Err(SendError { cause, unsent: inner.sending.abandon() })
+                let (request, is_begun) = inner.sending.abandon();
+                let (unsent, begun) = if is_begun { (None, request) } else { (request, None) };
+                Err(SendError { cause, unsent, begun })
             }
         }
     }
@@ -153,6 +157,13 @@ impl<B: Outgoing> Connection<B> {
     #[must_use]
     pub fn take_sent(&mut self) -> Option<Box<Request<B>>> {
         self.0.sending.take_sent()
+    }
+
+    /// Gives up the request that is under way, and with it the connection; what of it was not sent.
+    #[must_use]
+    pub fn take_unfinished(&mut self) -> Option<Box<Request<B>>> {
+        self.0.failed = true;
+        self.0.sending.abandon().0
     }
 
     /// The next frame of the answer's body; `None` after its last.

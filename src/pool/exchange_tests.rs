@@ -350,7 +350,7 @@ fn a_request_of_which_nothing_was_written_is_given_back() {
             drop(upstream);
             let error = connection.send(post(body)).await.unwrap_err();
             assert!(matches!(error.cause, ExchangeError::Io(_)), "{error:?}");
-            assert_eq!(error.unsent.is_some(), back);
+            assert_eq!((error.unsent.is_some(), error.begun.is_some()), (back, !back));
         }
         let (mut connection, mut upstream) = connection(1000);
         let (error, ()) = join(connection.send(post(sized(""))), async {
@@ -360,6 +360,7 @@ fn a_request_of_which_nothing_was_written_is_given_back() {
         .await;
         let error = error.unwrap_err();
         assert!(matches!(error.cause, ExchangeError::Incomplete) && error.unsent.is_none());
+        assert!(error.begun.is_none());
     });
 }
 

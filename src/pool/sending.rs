@@ -78,10 +78,10 @@ impl<B: Outgoing> Sending<B> {
         self.sent.take()
     }
 
-    /// Gives up; the request, if not a byte of it is out.
-    pub fn abandon(&mut self) -> Option<Box<Request<B>>> {
+    /// Gives up; the request, if not all of it is out, and whether any of it is.
+    pub fn abandon(&mut self) -> (Option<Box<Request<B>>>, bool) {
         let given_up = std::mem::take(self);
-        given_up.request.filter(|_| !given_up.begun)
+        (given_up.request, given_up.begun)
     }
 
     /// Writes as much as goes now; ready once the request is out.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{Exchange, body::ProxyBody, last_words, request_body::RequestBody};
@@ -41,7 +41,7 @@ pub struct Failure {
     to_pending: bool,
     text: String,
     outcome: Outcome,
-    /// The request's body, where it was not read yet: the id is in there.
+    /// The request's body, where it was not read to its end: the id may be in there.
     body: Option<Box<RequestBody>>,
 }
 
@@ -165,10 +165,19 @@ impl Failure {
         Self::rejected(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here")
     }
 
-    /// Gives the body that was not read yet.
+    /// Gives the body that was not read to its end.
     #[must_use]
     pub fn with_body(self, body: RequestBody) -> Self {
         Self { body: Some(Box::new(body)), ..self }
+    }
+
+    /// The same, where the request has begun to be sent and may not be out.
+    #[must_use]
+    pub fn with_rest_of(self, request: Option<Box<Request<RequestBody>>>) -> Self {
+        match request {
+            Some(request) => self.with_body(request.into_body()),
+            None => self,
+        }
     }
 
     /// The response; reads on for the id if that may still come.
@@ -180,8 +189,11 @@ impl Failure {
         let mut class = exchange.ticket.class();
         let wants_id = self.code.is_some() && class.is_json_rpc();
         if let (true, Some(mut body)) = (wants_id, self.body.take()) {
-            // What does not come in time is answered without an id.
-            drop(timeout(READ_FOR_ID, body.read_until_whole()).await);
+            // What does not come in time is answered without an id. After the cut there is hardly
+            // more time than this.
+            let is_cut = self.outcome == Outcome::Cut;
+            let patience = if is_cut { READ_FOR_ID / 2 } else { READ_FOR_ID };
+            drop(timeout(patience, body.read_until_whole()).await);
         }
         let envelope = exchange.ticket.envelope();
         if let Some(message) = envelope.as_ref().and_then(Envelope::first) {

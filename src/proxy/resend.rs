@@ -17,20 +17,23 @@ pub async fn resend(
     again: Option<Box<Request<RequestBody>>>,
     keeps: bool,
 ) -> Result<(Connection<RequestBody>, Response<()>), Failure> {
-    let SendError { cause, unsent } = error;
+    let SendError { cause, unsent, begun } = error;
     let reused = connection.is_reused();
     connection.close(Closed::Error);
     let no_answer = matches!(cause, ExchangeError::Incomplete | ExchangeError::Io(_));
     let request = match unsent.or(again.filter(|_| no_answer)) {
         Some(request) if reused => request,
-        _ => return Err(lost(&cause)),
+        unsent => return Err(lost(&cause).with_rest_of(unsent.or(begun))),
     };
-    let mut connection = slot.fresh().await.map_err(|error| Failure::not_acquired(&error))?;
+    let mut connection = match slot.fresh().await {
+        Ok(connection) => connection,
+        Err(error) => return Err(Failure::not_acquired(&error).with_body(request.into_body())),
+    };
     match connection.send_and(request, keeps).await {
         Ok(response) => Ok((connection, response)),
         Err(error) => {
             connection.close(Closed::Error);
-            Err(lost(&error.cause))
+            Err(lost(&error.cause).with_rest_of(error.unsent.or(error.begun)))
         }
     }
 }

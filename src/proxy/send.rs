@@ -83,7 +83,9 @@ pub async fn send(exchange: &Exchange, connected: Connected, keeps: bool) -> Res
             let sent = unless_ended(&exchange.ticket, sent.as_mut()).await;
             sent.unwrap_or_else(|ending| Err(Failure::ended(ending)))?
         }
-        Err(ending) => return Err(Failure::ended(ending)),
+        Err(ending) => {
+            return Err(Failure::ended(ending).with_rest_of(connection.take_unfinished()));
+        }
     };
     Ok(Sent { slot, connection, response })
 }

@@ -311,6 +311,17 @@ impl World {
         Wire::new(bounded(self.servers.recv(), "a connection to the server").await.unwrap())
     }
 
+    /// Whether the pool has opened no connection on which a request comes.
+    pub async fn no_server(&mut self) -> bool {
+        self.settled().await;
+        while let Ok(pipe) = self.servers.try_recv() {
+            if Wire::new(pipe).more().await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The server's end of the next connection on which a request comes, and the request; those
     /// that only ask whether it is there are passed over.
     pub async fn asked_server(&mut self) -> (Wire, String) {

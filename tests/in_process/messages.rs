@@ -92,6 +92,47 @@ async fn a_request_whose_id_never_came_is_cut_with_an_error() {
     }
 }
 
+/// How a call ends whose body is still on its way.
+enum End {
+    Broken,
+    TimedOut,
+    Cut,
+}
+
+/// Its client may send the id last; it is read on for, and nothing is sent twice.
+#[tokio::test(start_paused = true)]
+async fn an_id_behind_the_end_of_its_call_is_echoed() {
+    for (end, code) in [(End::Broken, -32011), (End::TimedOut, -32011), (End::Cut, -32010)] {
+        let mut settings = cut_after(10.0);
+        settings.rules.response_timeout = seconds(20.0);
+        let mut world = World::start(settings).await;
+        // Of a reused connection not even a close would be surprising.
+        let (mut first, mut server) = world.held(&call("1", "")).await;
+        server.send(ANSWER).await;
+        first.message().await;
+        let head = post("", "Transfer-Encoding: chunked\r\n").replace("Content-Length: 0\r\n", "");
+        let mut client = world.asked(&head).await;
+        client.chunk(r#"{"method":"tools/call","params":{"#).await;
+        server.until(r#""params":{"#).await;
+        if let End::Cut = end {
+            world.drain.tell(Event::Requested).await;
+        }
+        if let End::Broken = end {
+            drop(server);
+        } else {
+            assert!(!server.rest().await.contains('7'));
+        }
+        world.settled().await;
+        client.chunk(r#"},"jsonrpc":"2.0","id":7}"#).await;
+        client.send("0\r\n\r\n").await;
+        let answer = client.message().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let expected = format!(r#""id":7,"error":{{"code":{code}"#);
+        assert!(answer.contains(&expected), "{answer}");
+        assert!(world.no_server().await, "it was sent twice");
+    }
+}
+
 /// The id may come when the answer is already on its way.
 #[tokio::test(start_paused = true)]
 async fn an_id_behind_the_answers_head_is_echoed() {
