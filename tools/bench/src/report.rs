@@ -214,7 +214,7 @@ Resident memory; an open stream is a GET that got one event and stays. Sessions 
         let mut out = String::from(
             "## Stop
 
-64 calls in flight, which the server answers 0.5 s after the signal; without and with 10 endless event streams beside them. Exit: after the last completed call, or after the signal where none was completed.
+64 calls in flight, which the server answers 0.5 s after the signal; without and with 10 endless event streams beside them. The worst of 5 times for calls and streams, the median for the exit: after the last completed call, or after the signal where none was completed.
 
 | | signal | calls completed | streams ended properly | exit |
 |---|---|---|---|---|

@@ -14,6 +14,8 @@ use crate::{
     upstream::Upstream,
 };
 
+/// A neighbour on the same machine may delay any one of them.
+pub const TIMES: usize = 5;
 /// A contender that is still there after this time is said to stay.
 const PATIENCE: Duration = Duration::from_secs(6);
 
@@ -29,7 +31,30 @@ pub struct Stop {
     pub exit: Option<Duration>,
 }
 
+/// Several times: what was lost in the worst of them, and how long the one in the middle took.
 pub async fn measure(
+    place: &Place,
+    upstream: &Upstream,
+    contender: Contender,
+    signal: Signal,
+    streams: usize,
+) -> anyhow::Result<Stop> {
+    let mut worst = once(place, upstream, contender, signal, streams).await?;
+    let mut exits = Vec::from_iter(worst.exit);
+    // Who stays, stays.
+    while worst.exit.is_some() && exits.len() < TIMES {
+        let next = once(place, upstream, contender, signal, streams).await?;
+        worst.completed = worst.completed.min(next.completed);
+        worst.ended_properly = worst.ended_properly.min(next.ended_properly);
+        worst.exit = next.exit;
+        exits.extend(next.exit);
+    }
+    exits.sort();
+    worst.exit = worst.exit.and(exits.get(exits.len() / 2).copied());
+    Ok(worst)
+}
+
+async fn once(
     place: &Place,
     upstream: &Upstream,
     contender: Contender,
