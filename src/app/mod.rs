@@ -144,6 +144,7 @@ pub async fn run(
         peers: Arc::clone(&pools),
         metrics: Arc::clone(&metrics),
         refuse_with: settings.refuse_with,
+        body_timeout: settings.header_timeout,
     });
     let (counts, passing) = (pool.clone(), Arc::clone(&proxy));
     let (counts, asks) = (Box::new(move || counts.counts()), drain.clone());

@@ -157,7 +157,8 @@ pub const TABLE: &[Setting] = &[
         "header_timeout",
         "DURATION",
         Some("15s"),
-        "Longest time in which a request head must arrive; then 408.",
+        "Longest time in which a request head must arrive, and in which nothing of a request's body \
+         may; then 408.",
     ),
     setting(
         "drain_token_file",

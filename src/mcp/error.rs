@@ -6,12 +6,15 @@
 use super::message::{Envelope, Message, is_same_id};
 
 /// Why ebbtide, and not the server, answers a call. The codes lie in the range that neither the
-/// specification (-32020 to -32099) nor the SDKs (-32000 to -32002) use.
+/// specification (-32020 to -32099) nor the SDKs (-32000 to -32002) use; what is wrong with the
+/// request itself has JSON-RPC's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     Draining,
     UpstreamLost,
     PoolExhausted,
+    /// The request did not come whole.
+    InvalidRequest,
 }
 
 impl Code {
@@ -21,6 +24,7 @@ impl Code {
             Code::Draining => -32010,
             Code::UpstreamLost => -32011,
             Code::PoolExhausted => -32012,
+            Code::InvalidRequest => -32600,
         }
     }
 }

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{Exchange, body::ProxyBody, last_words, request_body::RequestBody};
+use super::{
+    Exchange, body::ProxyBody, headers::announce_close, last_words, request_body::RequestBody,
+};
 use crate::{
     drain::Phase,
     inflight::{Ending, Ticket},
@@ -161,6 +163,17 @@ impl Failure {
         Self { code: None, ..failure }
     }
 
+    /// Nothing more of the request came.
+    pub fn stalled(patience: Duration) -> Self {
+        let text = format!(
+            "nothing more of the request's body came for {patience:?}, which is as long as \
+             header_timeout allows"
+        );
+        let status = StatusCode::REQUEST_TIMEOUT;
+        let failure = Self::new(status, Code::InvalidRequest, Outcome::Rejected, text);
+        Self { rpc_status: status, ..failure }
+    }
+
     pub fn refused_method() -> Self {
         Self::rejected(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here")
     }
@@ -237,6 +250,10 @@ impl Failure {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         if self.retry && status.is_server_error() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // What is left of the request may still come, and is no head.
+        if status == StatusCode::REQUEST_TIMEOUT {
+            announce_close(headers);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));

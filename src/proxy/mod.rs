@@ -61,6 +61,8 @@ pub struct Proxy {
     pub peers: Arc<PeerPools>,
     pub metrics: Arc<Metrics>,
     pub refuse_with: Refusal,
+    /// Longest that nothing of a request's body may come.
+    pub body_timeout: Duration,
 }
 
 /// Time that has to be left for a drained pod to pass something on: what the kill meets there would
@@ -98,6 +100,13 @@ impl Exchange {
         let told = pin!(poll_fn(|context| body.poll_told(READ_AHEAD, context)));
         answer::unless_ended(&self.ticket, told).await
     }
+
+    /// Waits until so much of the body is there that it may take a call's place at the server.
+    async fn body_comes(&self, body: &mut RequestBody) -> Result<(), Failure> {
+        let come = pin!(poll_fn(|context| body.poll_come(context)));
+        let come = answer::unless_ended(&self.ticket, come).await.map_err(Failure::ended)?;
+        come.map_err(Failure::stalled)
+    }
 }
 
 impl Handler for Arc<Proxy> {
@@ -110,7 +119,7 @@ impl Handler for Arc<Proxy> {
     ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static {
         // The request is boxed since it moves through many futures, each of which would hold room
         // for it.
-        let request = Box::new(request.map(RequestBody::new));
+        let request = Box::new(request.map(|body| RequestBody::new(body, self.body_timeout)));
         // Boxed as a whole: it is gone once the answer's head is out, and an open stream does not
         // hold its room.
         Box::pin(handle(self, request, context))
@@ -140,18 +149,20 @@ async fn handle(
     let ticket = proxy.inflight.begin((class, untold), session, target);
     let mut exchange = Exchange { ticket, session: has_session, by_peer: false };
     request.body_mut().note_in(exchange.ticket.note());
-    if untold {
-        // Almost always the first part of the body came with the head; else it tells later.
-        let body = request.body_mut();
-        let told = poll_fn(|context| Poll::Ready(body.poll_told(1, context))).await;
-        let (Poll::Ready(()) | Poll::Pending) = told;
-    }
+    // Almost always all of the body came with the head; else it tells later what it is.
+    let body = request.body_mut();
+    let has_come = poll_fn(|context| Poll::Ready(body.poll_come(context).is_ready())).await;
     // What opens one will be followed by its calls.
     let opens = exchange.ticket.class() == Class::Initialize;
     if stays(&exchange) || (opens && !will_move(&proxy, &exchange)) {
         context.carries_session();
     }
-    let result = match admit(&proxy, &mut exchange, &mut request, elsewhere.is_some()).await {
+    let mut way = admit(&proxy, &mut exchange, &mut request, elsewhere.is_some()).await;
+    if !has_come && matches!(way, Ok(Way::Server | Way::Across)) {
+        // Boxed, as every rare way is.
+        way = Box::pin(admit_late(&proxy, &mut exchange, &mut request, elsewhere.is_some())).await;
+    }
+    let result = match way {
         Ok(Way::Tunnel) => {
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
         }
@@ -222,6 +233,18 @@ async fn admit(
         Box::pin(decide(proxy, exchange, request.body_mut())).await?;
     }
     Ok(if exchange.ticket.class() == Class::Tunnel { Way::Tunnel } else { Way::Server })
+}
+
+/// The same, once the body comes: it would else keep others from the server. The phase may be
+/// another by then.
+async fn admit_late(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    request: &mut Request<RequestBody>,
+    elsewhere: bool,
+) -> Result<Way, Failure> {
+    exchange.body_comes(request.body_mut()).await?;
+    admit(proxy, exchange, request, elsewhere).await
 }
 
 /// Whether it has to be found out where the session of the exchange is.

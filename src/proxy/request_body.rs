@@ -1,27 +1,41 @@
 //! The request's body on its way to the upstream: noted as it passes, read ahead only where
-//! somebody has to know what the message is, and kept only where it may have to be sent again.
+//! somebody has to know what the message is, or that it comes at all, and kept only where it may
+//! have to be sent again.
 //!
-//! Never keeps more than it read ahead, and [`KEPT`] bytes.
+//! Never keeps more than it read ahead, and [`KEPT`] bytes, and never waits for a client that has
+//! stopped sending.
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 
 use crate::inflight::Note;
 
-pub type FrameResult = Result<Frame<Bytes>, hyper::Error>;
+pub type FrameResult = Result<Frame<Bytes>, BodyError>;
+
+/// Why the rest of a body does not come.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    #[error("nothing more of it came for {0:?}, which is as long as header_timeout allows")]
+    Stalled(Duration),
+}
 
 /// Most parts of a body that are read before it is forwarded.
 const READ_AHEAD_FRAMES: usize = 1024;
 
-/// Most bytes of a body that are kept so that it can be sent again.
+/// Most bytes of a body that are kept so that it can be sent again; one that is no larger is there
+/// before anybody makes room for it.
 const KEPT: usize = 64 * 1024;
 
 /// What was sent, so that it can be sent again.
@@ -47,22 +61,62 @@ impl Kept {
 /// A request's body. What passes is noted for whoever has to name or answer the exchange.
 pub struct RequestBody {
     incoming: Option<Incoming>,
+    /// Longest that its next part may take.
+    patience: Duration,
+    /// Runs only while a part is awaited.
+    timer: Option<Pin<Box<Sleep>>>,
     note: Option<Note>,
-    /// Read ahead to learn what the message is.
-    ahead: VecDeque<Frame<Bytes>>,
+    ahead: Ahead,
     kept: Option<Box<Kept>>,
 }
 
+/// What was read ahead: most often one part, for which no queue is made.
+#[derive(Default)]
+struct Ahead {
+    first: Option<Frame<Bytes>>,
+    more: VecDeque<Frame<Bytes>>,
+}
+
+impl Ahead {
+    fn push(&mut self, frame: Frame<Bytes>) {
+        if self.first.is_none() {
+            self.first = Some(frame);
+        } else {
+            self.more.push_back(frame);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let next = self.more.pop_front();
+        std::mem::replace(&mut self.first, next)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn bytes(&self) -> usize {
+        self.first.iter().chain(&self.more).filter_map(Frame::data_ref).map(Bytes::len).sum()
+    }
+
+    /// Whether that is as much as is read before a body is forwarded.
+    fn is_full(&self, most: usize) -> bool {
+        self.bytes() >= most || self.more.len() >= READ_AHEAD_FRAMES
+    }
+}
+
 impl RequestBody {
+    /// `patience`: the longest that nothing of it may come.
     #[must_use]
-    pub fn new(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), ..Self::empty() }
+    pub fn new(incoming: Incoming, patience: Duration) -> Self {
+        Self { incoming: Some(incoming), patience, ..Self::empty() }
     }
 
     /// One of our own.
     #[must_use]
     pub fn whole(bytes: Bytes) -> Self {
-        Self { ahead: [Frame::data(bytes)].into(), ..Self::empty() }
+        let ahead = Ahead { first: Some(Frame::data(bytes)), ..Ahead::default() };
+        Self { ahead, ..Self::empty() }
     }
 
     /// What passes from now on is kept, as far as it is not too much.
@@ -78,7 +132,7 @@ impl RequestBody {
         }
         let kept = self.kept.filter(|kept| !kept.lost)?;
         let bytes = Some(Bytes::from(kept.bytes)).filter(|bytes| !bytes.is_empty());
-        let ahead = bytes.map(Frame::data).into_iter().collect();
+        let ahead = Ahead { first: bytes.map(Frame::data), ..Ahead::default() };
         Some(Self { ahead, kept: Some(Box::default()), ..Self::empty() })
     }
 
@@ -89,29 +143,56 @@ impl RequestBody {
 
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, note: None, ahead: VecDeque::new(), kept: None }
+        let (patience, ahead) = (Duration::ZERO, Ahead::default());
+        Self { incoming: None, patience, timer: None, note: None, ahead, kept: None }
     }
 
     /// Reads ahead until the body has told what the exchange is, but not beyond `most` bytes.
     pub fn poll_told(&mut self, most: usize, context: &mut Context<'_>) -> Poll<()> {
         while self.note.as_ref().is_some_and(Note::is_untold) {
-            let ahead: usize = self.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
-            if ahead >= most || self.ahead.len() >= READ_AHEAD_FRAMES {
+            if self.ahead.is_full(most) {
                 break;
             }
-            match self.poll_incoming(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => self.ahead.push_back(frame),
+            match ready!(self.poll_incoming(context)) {
+                Some(Ok(frame)) => self.ahead.push(frame),
                 // An error is met again by whoever forwards.
-                Poll::Ready(Some(Err(_)) | None) => break,
+                Some(Err(_)) | None => break,
             }
         }
         Poll::Ready(())
     }
 
+    /// Reads ahead until enough has come to make room for it at the server: the first part; where
+    /// its length is told and small, all of it.
+    ///
+    /// # Errors
+    /// How long nothing has come.
+    pub fn poll_come(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Duration>> {
+        while self.is_awaited() {
+            match ready!(self.poll_incoming(context)) {
+                Some(Ok(frame)) => self.ahead.push(frame),
+                Some(Err(BodyError::Stalled(patience))) => return Poll::Ready(Err(patience)),
+                // Met again by whoever forwards.
+                Some(Err(BodyError::Broken(_))) | None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_awaited(&self) -> bool {
+        let Some(incoming) = self.incoming.as_ref().filter(|rest| !rest.is_end_stream()) else {
+            return false;
+        };
+        let is_small = || {
+            let left = incoming.size_hint().exact().and_then(|left| usize::try_from(left).ok());
+            left.is_some_and(|left| left.saturating_add(self.ahead.bytes()) <= KEPT)
+        };
+        self.ahead.is_empty() || (is_small() && !self.ahead.is_full(KEPT))
+    }
+
     /// Reads the rest for the id in it, and drops it.
     pub async fn read_until_whole(&mut self) {
-        self.ahead.clear();
+        self.ahead = Ahead::default();
         while self.note.as_ref().is_some_and(|note| !note.is_whole()) {
             if !matches!(poll_fn(|context| self.poll_incoming(context)).await, Some(Ok(_))) {
                 return;
@@ -134,25 +215,32 @@ impl RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(incoming).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
+        let Poll::Ready(came) = Pin::new(incoming).poll_frame(context) else {
+            let patience = self.patience;
+            ready!(
+                self.timer.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context)
+            );
+            return Poll::Ready(Some(Err(BodyError::Stalled(patience))));
+        };
+        self.timer = None;
+        if let Some(Ok(frame)) = &came
             && let (Some(data), Some(note)) = (frame.data_ref(), &self.note)
         {
             note.pass(data);
         }
-        polled
+        Poll::Ready(came.map(|frame| frame.map_err(BodyError::Broken)))
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<FrameResult>> {
-        let polled = match self.ahead.pop_front() {
+        let polled = match self.ahead.pop() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.poll_incoming(context),
         };
@@ -170,9 +258,7 @@ impl Body for RequestBody {
         let mut hint =
             self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         if !self.ahead.is_empty() {
-            let ahead: usize =
-                self.ahead.iter().filter_map(|frame| frame.data_ref()).map(Bytes::len).sum();
-            let exact = hint.exact().map(|rest| rest + ahead as u64);
+            let exact = hint.exact().map(|rest| rest + self.ahead.bytes() as u64);
             hint = exact.map_or_else(SizeHint::new, SizeHint::with_exact);
         }
         hint

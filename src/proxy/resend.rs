@@ -5,7 +5,10 @@
 use http::{Method, Request, Response};
 use http_body::Body;
 
-use super::{answer::Failure, request_body::RequestBody};
+use super::{
+    answer::Failure,
+    request_body::{BodyError, RequestBody},
+};
 use crate::pool::{Closed, Connection, ExchangeError, SendError, Slot};
 
 /// Sends the request once more, on a fresh connection, if a reused one died under a request that
@@ -56,6 +59,11 @@ pub fn repeatable(
 }
 
 pub fn lost(cause: &ExchangeError) -> Failure {
+    if let ExchangeError::RequestBody(error) = cause
+        && let Some(BodyError::Stalled(patience)) = error.downcast_ref()
+    {
+        return Failure::stalled(*patience);
+    }
     Failure::lost(&match cause {
         ExchangeError::NotHttp(_) => {
             format!("what the server answered is not HTTP/1.1: {cause}")

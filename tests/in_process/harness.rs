@@ -216,6 +216,7 @@ impl World {
             peers: Arc::new(pods.pools(settings.pool, &metrics)),
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
+            body_timeout: settings.header_timeout,
         });
         let (passing, open, left) =
             (Arc::clone(&proxy), Arc::clone(&connections), inflight.clone());

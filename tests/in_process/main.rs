@@ -20,3 +20,4 @@ mod seeds;
 mod streams;
 mod timeline;
 mod tunnels;
+mod uploads;

@@ -9,6 +9,7 @@ use crate::harness::{ANSWER, EVENTS, Settings, Wire, World, call, post, seconds}
 fn cut_after(drain_timeout: f64) -> Settings {
     let mut settings = Settings::default();
     settings.rules.timings.drain_timeout = Some(seconds(drain_timeout));
+    settings.header_timeout = seconds(60.0);
     settings
 }
 
@@ -69,8 +70,8 @@ async fn a_request_whose_id_never_came_is_cut_with_an_error() {
     ] {
         for streams in [false, true] {
             let mut world = World::start(cut_after(10.0)).await;
-            let whole = post(&format!("{start}{}", " ".repeat(100)), "");
-            let mut client = world.asked(whole.trim_end()).await;
+            let mut client = world.asked(&chunked()).await;
+            client.chunk(start).await;
             let mut server = world.server().await;
             server.until(start).await;
             if streams {
@@ -92,6 +93,11 @@ async fn a_request_whose_id_never_came_is_cut_with_an_error() {
     }
 }
 
+/// The head of a request whose length is not known.
+fn chunked() -> String {
+    post("", "").replace("Content-Length: 0", "Transfer-Encoding: chunked")
+}
+
 /// How a call ends whose body is still on its way.
 enum End {
     Broken,
@@ -110,8 +116,7 @@ async fn an_id_behind_the_end_of_its_call_is_echoed() {
         let (mut first, mut server) = world.held(&call("1", "")).await;
         server.send(ANSWER).await;
         first.message().await;
-        let head = post("", "Transfer-Encoding: chunked\r\n").replace("Content-Length: 0\r\n", "");
-        let mut client = world.asked(&head).await;
+        let mut client = world.asked(&chunked()).await;
         client.chunk(r#"{"method":"tools/call","params":{"#).await;
         server.until(r#""params":{"#).await;
         if let End::Cut = end {
@@ -138,13 +143,13 @@ async fn an_id_behind_the_end_of_its_call_is_echoed() {
 async fn an_id_behind_the_answers_head_is_echoed() {
     let mut world = World::start(cut_after(10.0)).await;
     let (start, rest) = (r#"{"method":"tools/call","params":{"#, r#"},"id":7}"#);
-    let whole = post(&format!("{start}{rest}"), "");
-    let mut client = world.asked(&whole[..whole.len() - rest.len()]).await;
+    let mut client = world.asked(&chunked()).await;
+    client.chunk(start).await;
     let mut server = world.server().await;
     server.until(start).await;
     server.send(EVENTS).await;
     client.until("\r\n\r\n").await;
-    client.send(rest).await;
+    client.chunk(rest).await;
     server.until(rest).await;
     world.drain.tell(Event::Requested).await;
     let end = client.until("0\r\n\r\n").await;

@@ -295,13 +295,14 @@ async fn a_call_whose_id_comes_late_is_awaited_on_the_other_stream() {
     let (mut client, mut stream) = event_stream(&mut world).await;
     let request = call("7", "").replacen("/mcp", "/messages?session=1", 1);
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    let mut poster = world.asked(&format!("{head}\r\n\r\n")).await;
+    let (head, _) = head.split_once("Content-Length").unwrap();
+    let mut poster = world.asked(&format!("{head}Transfer-Encoding: chunked\r\n\r\n")).await;
+    poster.chunk(&body[..20]).await;
     let mut server = world.server().await;
-    server.until("\r\n\r\n").await;
-    for part in [&body[..20], &body[20..]] {
-        poster.send(part).await;
-        server.until(part).await;
-    }
+    server.until(&body[..20]).await;
+    poster.chunk(&body[20..]).await;
+    server.until(&body[20..]).await;
+    poster.send("0\r\n\r\n").await;
     server.send(ACCEPTED).await;
     assert!(poster.message().await.starts_with("HTTP/1.1 202"));
     drains(&world).await;

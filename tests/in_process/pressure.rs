@@ -2,7 +2,7 @@
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::harness::{EVENTS, PIPE, Settings, Wire, World, call, seconds};
@@ -68,9 +68,11 @@ async fn a_server_that_does_not_read_stops_the_client() {
         "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {MUCH}\r\n\r\n"
     );
     let mut client = world.asked(&head).await;
-    let mut server = world.server().await;
     let written = fill(&mut client, MUCH).await;
+    let mut server = world.server().await;
     assert!(written < BOUND, "{written} bytes piled up");
+    // It is not the client who is late.
+    sleep(seconds(60.0)).await;
     server.until("\r\n\r\n").await;
     let (rest, ()) = tokio::join!(fill(&mut client, MUCH - written), read(&mut server, MUCH));
     assert_eq!(written + rest, MUCH);
