@@ -234,14 +234,7 @@ impl World {
         };
         let (stage, stages) = watch::channel(Stage::Open);
         let (admin_stage, admin_stages) = watch::channel(Stage::Open);
-        let limits = serve::Limits {
-            max_inbound: 10_000,
-            max_header_bytes: 32 * 1024,
-            max_headers: 100,
-            header_timeout: settings.header_timeout,
-            max_per_address: 10_000,
-            keep_alive: true,
-        };
+        let limits = limits(settings.header_timeout);
         let data_port = Port {
             name: "data",
             limits,
@@ -440,6 +433,17 @@ impl World {
         self.drain.tell(Event::Signal).await;
         self.until_ended("driver").await;
         Report::clone(&snapshot.report.unwrap())
+    }
+}
+
+fn limits(header_timeout: Duration) -> serve::Limits {
+    serve::Limits {
+        max_inbound: 10_000,
+        max_header_bytes: 32 * 1024,
+        max_headers: 100,
+        header_timeout,
+        max_per_address: 10_000,
+        keep_alive: true,
     }
 }
 
