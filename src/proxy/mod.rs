@@ -218,14 +218,14 @@ async fn admit(
     }
     let phase = proxy.drain.phase();
     let is_tunnel = exchange.ticket.class() == Class::Tunnel;
-    // What cannot end in time is refused before it has begun. A stream comes back by itself.
-    let in_time =
-        phase < Phase::Cutting || (proxy.passes_on() && exchange.ticket.class() != Class::Stream);
-    if !is_tunnel && in_time && goes_across(exchange, elsewhere, phase) {
+    // A stream comes back by itself, and would keep this pod. A call goes on even where there is
+    // hardly time: most are short, and refused it would be lost for certain.
+    let stays_away = phase >= Phase::Cutting && exchange.ticket.class() == Class::Stream;
+    if !is_tunnel && !stays_away && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
     let is_late = phase == Phase::Drained && !is_tunnel && !exchange.session;
-    if is_late && in_time && !across::is_sent(request.headers()) {
+    if is_late && proxy.passes_on() && !across::is_sent(request.headers()) {
         return Ok(Way::Across);
     }
     if phase >= Phase::Draining {
