@@ -281,7 +281,7 @@ async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
 
 /// The kill would meet it there.
 #[tokio::test(start_paused = true)]
-async fn who_has_drained_too_late_passes_nothing_on() {
+async fn who_has_drained_too_late_passes_on_only_what_has_a_session() {
     let pods = Pods::default();
     let (a, server) = pod("a", &pods, Roaming::Reopen).await;
     let (_b, other) = pod("b", &pods, Roaming::Reopen).await;
