@@ -13,18 +13,20 @@ use super::{
     answer::{Failure, unless_ended},
     decide, forward, headers,
     peers::{self, Held, PEER},
-    received::{Answer, pass, plain, whole},
+    received::{Answer, plain, receive, whole},
     reopen::{self, NotReopened},
     request_body::RequestBody,
     search::{MAX_TRIED, Next, Search, held},
-    send::{Connected, Sent, budget, send},
+    send::{Connected, budget, send},
 };
 use crate::{
+    inflight::Ending,
     mcp::Class,
-    pool::AcquireError,
+    pool::{AcquireError, Connection, Slot},
     serve::Context,
     sessions::{
-        Session, ids,
+        Session,
+        ids::{self, Named},
         peers::Peer,
         place::{Sender, Standing},
         token::Token,
@@ -52,27 +54,30 @@ pub async fn forward(
     proxy: &Proxy,
     exchange: &mut Exchange,
     mut request: Box<Request<RequestBody>>,
-    context: &Context,
-    token: &Token,
-    text: &str,
+    sender: Sender,
+    token: Arc<Token>,
+    named: Named,
 ) -> Result<Answer, Failure> {
     if let Err(ending) = exchange.learn_class(request.body_mut()).await {
         return Err(Failure::ended(ending).with_body(request.into_body()));
     }
-    let sender = sender(request.headers());
-    headers::to_upstream(&mut request, &context.forwarded_for);
-    proxy.peers.until_known().await;
-    let mut search = Search::new(proxy, exchange.ticket.class(), token, text, sender);
+    // Boxed, as every rare way is.
+    if !proxy.peers.is_known() {
+        Box::pin(proxy.peers.until_known()).await;
+    }
+    let text = named.text();
+    let mut search = Search::new(proxy, exchange.ticket.class(), &token, text, sender);
     loop {
         match search.next(exchange) {
             Next::Here => {
                 if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
                     return Err(failure.with_body(request.into_body()));
                 }
-                return forward::to_server(proxy, exchange, request).await;
+                headers::tell_origin(request.headers_mut());
+                // Boxed, as every way is that is rare here.
+                return Box::pin(forward::to_server(proxy, exchange, request)).await;
             }
             Next::Ask => {
-                // Boxed, as every rare way is.
                 let mut asking = Box::pin(search.asks());
                 let found = unless_ended(&exchange.ticket, asking.as_mut()).await;
                 drop(asking);
@@ -80,14 +85,14 @@ pub async fn forward(
                     Ok(None) => {}
                     Ok(Some(uid)) if sender == Sender::Client => search.is_led_to(uid),
                     Ok(Some(uid)) => {
-                        return Ok(not_here(exchange, &mut request, Some(&uid)).await);
+                        return Ok(Box::pin(not_here(exchange, &mut request, Some(&uid))).await);
                     }
                     Err(ending) => {
                         return Err(Failure::ended(ending).with_body(request.into_body()));
                     }
                 }
             }
-            Next::Anew => return Box::pin(anew(proxy, exchange, request, token, text)).await,
+            Next::Anew => return Box::pin(anew(proxy, exchange, request, &token, text)).await,
             Next::There { uid, peer, sender } => {
                 tracing::debug!(pod = uid, ?sender, "a request goes to the pod of its session");
                 match there(proxy, exchange, request, (&uid, peer), sender).await? {
@@ -109,7 +114,7 @@ pub async fn forward(
                 request.headers_mut().remove(PEER);
             }
             Next::NotHere(uid) => {
-                return Ok(not_here(exchange, &mut request, uid.as_deref()).await);
+                return Ok(Box::pin(not_here(exchange, &mut request, uid.as_deref())).await);
             }
             Next::TryAgain(failure) => return Err(failure.with_body(request.into_body())),
             Next::Over => {
@@ -125,12 +130,10 @@ pub async fn anywhere(
     proxy: &Proxy,
     exchange: &mut Exchange,
     mut request: Box<Request<RequestBody>>,
-    context: &Context,
 ) -> Result<Answer, Failure> {
     if let Err(ending) = exchange.learn_class(request.body_mut()).await {
         return Err(Failure::ended(ending).with_body(request.into_body()));
     }
-    headers::to_upstream(&mut request, &context.forwarded_for);
     // Spread over all, since no session tells where.
     let (key, ours) = (exchange.ticket.sequence().to_string(), proxy.sessions.pod());
     let mut tried: Vec<Box<str>> = Vec::new();
@@ -150,6 +153,7 @@ pub async fn anywhere(
     if let Err(failure) = decide(proxy, exchange, request.body_mut()).await {
         return Err(failure.with_body(request.into_body()));
     }
+    headers::tell_origin(request.headers_mut());
     forward::to_server(proxy, exchange, request).await
 }
 
@@ -177,7 +181,17 @@ async fn not_here(
 }
 
 /// The first request of a connection from another sidecar, or one that asks for a session.
-pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Response<()> {
+pub fn greet(
+    proxy: &Proxy,
+    meant: &HeaderValue,
+    headers: &HeaderMap,
+    context: &Context,
+) -> Response<()> {
+    context.is_no_client();
+    // What anybody else says of its clients is passed on with its own address behind it.
+    if proxy.peers.known().is_at(context.remote.ip().to_canonical()) {
+        context.tells_client();
+    }
     let asked = ids::only(headers).and_then(|text| text.to_str().ok());
     // Of what is no token of ours nobody is told.
     let session = asked.and_then(|text| proxy.sessions.known(text));
@@ -193,7 +207,7 @@ pub fn greet(proxy: &Proxy, meant: &HeaderValue, headers: &HeaderMap) -> Respons
 }
 
 /// Who has sent a request; anybody may say so of himself, since it leads nowhere further.
-fn sender(headers: &HeaderMap) -> Sender {
+pub fn sender(headers: &HeaderMap) -> Sender {
     match headers.get(PEER) {
         Some(value) if *value == OWNER => Sender::ToOwner,
         Some(value) if *value == HEIR => Sender::ToHeir,
@@ -218,48 +232,72 @@ async fn there(
     request.headers_mut().insert(PEER, mark);
     request.body_mut().keep();
     let mut gift = Gift::of(exchange.ticket.session().filter(|_| sender == Sender::Gives));
-    let pool = proxy.peers.pool(uid, peer);
-    let budget = budget(exchange.ticket.class());
-    let acquired = pin!(async {
-        let mut slot = pool.acquire(budget).await?;
-        // One that ends may close an idle connection at any time.
-        let connection =
-            if peer.terminating { slot.fresh().await? } else { slot.connection().await? };
-        Ok((slot, connection))
-    });
-    let went = match unless_ended(&exchange.ticket, acquired).await {
-        Ok(Ok((slot, connection))) => {
-            exchange.ticket.delivers();
-            exchange.by_peer = true;
-            if exchange.ticket.session().is_some() {
-                // What is given away is not awaited here, whatever becomes of its client.
-                exchange.ticket.settled();
-            }
-            // From here on it may have arrived, whatever comes back.
-            let given = gift.0.take();
-            let sent = send(exchange, Connected { slot, connection, request }, true).await?;
-            let went = answered(proxy, exchange, sent).await?;
-            match (&went, given) {
-                (Went::Answered(_), Some(session)) => {
-                    proxy.metrics.moved(Move::HandedOver);
-                    // Its client is to listen there, too.
-                    proxy.inflight.end_streams_of(&session, &exchange.ticket);
-                }
-                (_, given) => gift.0 = given,
-            }
-            went
-        }
+    let connected = match connect(proxy, exchange, (uid, peer)).await {
+        Ok(Ok((slot, connection))) => Connected { slot, connection, request },
         Ok(Err(error @ AcquireError::Unreachable { .. })) => {
             tracing::debug!(pod = uid, address = %peer.address, %error, "a peer is not there");
-            Went::Back(request)
+            return Ok(Went::Back(request));
         }
         Ok(Err(error)) => return Err(Failure::not_acquired(&error).with_body(request.into_body())),
         Err(ending) => return Err(Failure::ended(ending).with_body(request.into_body())),
     };
-    if matches!(went, Went::Answered(_)) {
-        count.inc();
+    exchange.ticket.delivers();
+    exchange.by_peer = true;
+    if exchange.ticket.session().is_some() {
+        // What is given away is not awaited here, whatever becomes of its client.
+        exchange.ticket.settled();
     }
-    Ok(went)
+    // From here on it may have arrived, whatever comes back.
+    let given = gift.0.take();
+    let mut received = {
+        let mut sent = send(exchange, connected, true).await?;
+        if let Some(Elsewhere(named)) = elsewhere(&sent.response) {
+            gift.0 = given;
+            exchange.ticket.settled();
+            exchange.by_peer = false;
+            let request = sent.connection.take_sent().and_then(reopen::again);
+            // Its answer has no body.
+            sent.slot.release(sent.connection);
+            return Ok(Went::Refused(request, named));
+        }
+        // What is not needed any more is not held as long as the answer takes.
+        drop(sent.connection.take_sent());
+        receive(proxy, exchange, sent)?
+    };
+    received.wait(exchange).await?;
+    if let Some(session) = given {
+        proxy.metrics.moved(Move::HandedOver);
+        // Its client is to listen there, too.
+        proxy.inflight.end_streams_of(&session, &exchange.ticket);
+    }
+    count.inc();
+    Ok(Went::Answered(received.pass(proxy, exchange)))
+}
+
+/// A place among what is sent to the peer, and a connection to it.
+async fn connect(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    (uid, peer): (&str, Peer),
+) -> Result<Result<(Slot<RequestBody>, Connection<RequestBody>), AcquireError>, Ending> {
+    let budget = budget(exchange.ticket.class());
+    let pool = proxy.peers.pool(uid, peer);
+    let mut slot = match pool.try_acquire(budget) {
+        Some(slot) => slot,
+        None => {
+            match unless_ended(&exchange.ticket, Box::pin(pool.acquire(budget)).as_mut()).await? {
+                Ok(slot) => slot,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    };
+    let connection = if peer.terminating {
+        // It may close an idle one at any time.
+        unless_ended(&exchange.ticket, Box::pin(slot.fresh()).as_mut()).await?
+    } else {
+        unless_ended(&exchange.ticket, pin!(slot.connection())).await?
+    };
+    Ok(connection.map(|connection| (slot, connection)))
 }
 
 /// A session that is given to another pod. Dropped, it did not arrive there, and stays ours.
@@ -279,25 +317,15 @@ impl Drop for Gift {
     }
 }
 
-async fn answered(proxy: &Proxy, exchange: &mut Exchange, mut sent: Sent) -> Result<Went, Failure> {
-    let response = &sent.response;
+/// A peer's word that the session is not there, and which pod may have it.
+struct Elsewhere(Option<Box<str>>);
+
+fn elsewhere(response: &Response<()>) -> Option<Elsewhere> {
     let is_misdirected = response.status() == StatusCode::MISDIRECTED_REQUEST;
-    let said = response.headers().get(PEER).filter(|_| is_misdirected);
-    let said = said.and_then(|value| value.to_str().ok()).and_then(|text| {
-        let (word, uid) = text.split_once(' ').unwrap_or((text, ""));
-        (word == ELSEWHERE).then(|| Some(uid).filter(|uid| !uid.is_empty()).map(Box::from))
-    });
-    let Some(named) = said else {
-        // What is not needed any more is not held as long as the answer takes.
-        drop(sent.connection.take_sent());
-        return Ok(Went::Answered(pass(proxy, exchange, sent).await?));
-    };
-    exchange.ticket.settled();
-    exchange.by_peer = false;
-    let request = sent.connection.take_sent().and_then(reopen::again);
-    // Its answer has no body.
-    sent.slot.release(sent.connection);
-    Ok(Went::Refused(request, named))
+    let said = response.headers().get(PEER).filter(|_| is_misdirected)?.to_str().ok()?;
+    let (word, uid) = said.split_once(' ').unwrap_or((said, ""));
+    let named = Some(uid).filter(|uid| !uid.is_empty());
+    (word == ELSEWHERE).then(|| Elsewhere(named.map(Box::from)))
 }
 
 /// To our own server, once it has opened the session anew.
@@ -322,6 +350,7 @@ async fn anew(
         proxy.sessions.terminate(&session);
         return Ok(whole(plain(StatusCode::OK)));
     }
+    headers::tell_origin(request.headers_mut());
     // As its server would know it, so that `reopen` can tell whether another request was quicker.
     ids::to_server(request.headers_mut(), &session);
     let reopened = {

@@ -10,7 +10,7 @@ use super::{
     Exchange, Proxy,
     answer::Failure,
     headers, last_words,
-    received::{Answer, Received, hold, pass, plain, receive, whole, with_length},
+    received::{Answer, Received, hold, plain, receive, whole, with_length},
     reopen,
     request_body::RequestBody,
     send::{connect, reach, send},
@@ -27,7 +27,7 @@ pub async fn forward(
     mut request: Box<Request<RequestBody>>,
     context: &Context,
 ) -> Result<Answer, Failure> {
-    headers::to_upstream(&mut request, &context.forwarded_for);
+    headers::to_upstream(&mut request, context.client());
     to_server(proxy, exchange, request).await
 }
 
@@ -38,18 +38,28 @@ pub async fn to_server(
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Answer, Failure> {
     if !exchange.session {
-        let sent = reach(proxy, exchange, request).await?;
-        return pass(proxy, exchange, sent).await;
+        return to_unmovable(proxy, exchange, request).await;
     }
     let movable = exchange.ticket.session().is_some_and(|session| session.is_movable());
     // Nobody opens a session to end it.
     if !movable || exchange.ticket.class() == Class::SessionEnd {
         in_session(exchange, &mut request);
-        let sent = reach(proxy, exchange, request).await?;
-        return pass(proxy, exchange, sent).await;
+        return to_unmovable(proxy, exchange, request).await;
     }
     request.body_mut().keep();
     Box::pin(to_movable(proxy, exchange, request)).await
+}
+
+/// Whatever our own server answers is the answer.
+async fn to_unmovable(
+    proxy: &Proxy,
+    exchange: &mut Exchange,
+    request: Box<Request<RequestBody>>,
+) -> Result<Answer, Failure> {
+    let sent = reach(proxy, exchange, request).await?;
+    let mut received = receive(proxy, exchange, sent)?;
+    received.wait(exchange).await?;
+    Ok(received.pass(proxy, exchange))
 }
 
 /// To our own server, which has just opened the session anew: whatever it answers now is the answer.
@@ -62,7 +72,9 @@ pub async fn to_reopened(
     in_session(exchange, &mut connected.request);
     exchange.ticket.delivers();
     let sent = send(exchange, connected, false).await?;
-    let mut answer = pass(proxy, exchange, sent).await?;
+    let mut received = receive(proxy, exchange, sent)?;
+    received.wait(exchange).await?;
+    let mut answer = received.pass(proxy, exchange);
     tell_news(exchange, &mut answer);
     Ok(answer)
 }
@@ -98,20 +110,22 @@ async fn to_movable(
     };
     in_session(exchange, &mut connected.request);
     exchange.ticket.delivers();
-    let mut sent = send(exchange, connected, true).await?;
-    let status = sent.response.status();
+    let (status, request, mut received) = {
+        let mut sent = send(exchange, connected, true).await?;
+        (sent.response.status(), sent.connection.take_sent(), receive(proxy, exchange, sent)?)
+    };
     if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
         // What is not needed any more is not held as long as the answer takes.
-        drop(sent.connection.take_sent());
+        drop(request);
         if let Some(session) = exchange.ticket.session().filter(|_| status.is_success()) {
             session.is_known_to(incarnation);
         }
-        let mut answer = pass(proxy, exchange, sent).await?;
+        received.wait(exchange).await?;
+        let mut answer = received.pass(proxy, exchange);
         tell_news(exchange, &mut answer);
         return Ok(answer);
     }
-    let request = sent.connection.take_sent();
-    let Received { head, mut streamed, .. } = receive(proxy, exchange, sent)?;
+    let Received { head, mut streamed, .. } = received;
     let Some(text) = hold(exchange, &mut streamed).await? else {
         return Ok(Answer::Streamed(head, streamed));
     };

@@ -31,15 +31,23 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     PEER,
 ];
 
-/// Makes a client's request one to the upstream.
-pub fn to_upstream<B>(request: &mut Request<B>, client: &HeaderValue) {
+/// Makes a client's request one to the upstream. `client`: its address, where nobody has told it.
+pub fn to_upstream<B>(request: &mut Request<B>, client: Option<&HeaderValue>) {
+    to_peer(request, client);
+    tell_origin(request.headers_mut());
+}
+
+/// The same, but for what the next sidecar tells of it as well as this one.
+pub fn to_peer<B>(request: &mut Request<B>, client: Option<&HeaderValue>) {
     let trailers = strip_hop_by_hop(request.headers_mut());
     if trailers {
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
     }
     origin_form(request);
-    forwarded(request.headers_mut(), client);
+    if let Some(client) = client {
+        append_client(request.headers_mut(), client);
+    }
     *request.version_mut() = Version::HTTP_11;
     request.extensions_mut().clear();
 }
@@ -138,9 +146,8 @@ fn origin_form<B>(request: &mut Request<B>) {
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
 }
 
-/// Appends the client to `X-Forwarded-For`; says scheme and host where nobody before us did. A
-/// value of an outer proxy stays, since it tells what the client asked for.
-fn forwarded(headers: &mut HeaderMap, client: &HeaderValue) {
+/// Appends the client to `X-Forwarded-For`.
+fn append_client(headers: &mut HeaderMap, client: &HeaderValue) {
     match headers.entry(FORWARDED_FOR) {
         Entry::Vacant(vacant) => {
             vacant.insert(client.clone());
@@ -153,6 +160,11 @@ fn forwarded(headers: &mut HeaderMap, client: &HeaderValue) {
             }
         }
     }
+}
+
+/// Says scheme and host where nobody before us did. A value of an outer proxy stays, since it tells
+/// what the client asked for.
+pub fn tell_origin(headers: &mut HeaderMap) {
     headers.entry(FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.entry(FORWARDED_HOST).or_insert(host);
@@ -171,7 +183,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut request = request.body(()).unwrap();
-        to_upstream(&mut request, &HeaderValue::from_static("192.0.2.7"));
+        to_upstream(&mut request, Some(&HeaderValue::from_static("192.0.2.7")));
         request.into_parts().0
     }
 

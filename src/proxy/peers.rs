@@ -138,12 +138,14 @@ impl PeerPools {
         self.known().heir("", |uid| uid == ours).is_some()
     }
 
-    /// Waits, not for long, until somebody can tell which pods there are: to a pod that has just
-    /// started every session seems to be gone.
+    /// Whether somebody can tell which pods there are.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known.borrow().is_some()
+    }
+
+    /// Waits for that, not for long: to a pod that has just started every session seems to be gone.
     pub async fn until_known(&self) {
-        if self.known.borrow().is_some() {
-            return;
-        }
         let mut known = self.known.clone();
         drop(timeout(FIRST_LIST, known.wait_for(Option::is_some)).await);
     }

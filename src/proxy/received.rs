@@ -42,7 +42,7 @@ pub enum Answer {
 
 impl Answer {
     pub fn as_it_comes(head: response::Parts, mut streamed: Box<Streamed>) -> Self {
-        if streamed.is_over() {
+        if streamed.is_empty() {
             streamed.finish();
             return Answer::Whole(head, Bytes::new());
         }
@@ -68,26 +68,6 @@ impl Answer {
             }
         }
     }
-}
-
-/// Passes the answer on: whole, where an error of ours may have to take its place, else as it comes.
-pub async fn pass(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Answer, Failure> {
-    let Received { mut head, mut streamed, media } = receive(proxy, exchange, sent)?;
-    if !exchange.ticket.class().is_json_rpc() || media != Media::Json {
-        open_session(proxy, exchange, &mut head, &[]);
-        return Ok(Answer::as_it_comes(head, streamed));
-    }
-    // Where a length was given, the server is held to it; else it is known once it is whole.
-    let sized = streamed.size_hint().exact().is_some();
-    let Some(whole) = hold(exchange, &mut streamed).await? else {
-        open_session(proxy, exchange, &mut head, &[]);
-        return Ok(Answer::Streamed(head, streamed));
-    };
-    open_session(proxy, exchange, &mut head, &whole);
-    if !sized {
-        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    }
-    Ok(Answer::Whole(head, whole))
 }
 
 /// An answer of ours without a body.
@@ -133,7 +113,35 @@ fn open_session(proxy: &Proxy, exchange: &Exchange, head: &mut response::Parts, 
 pub struct Received {
     pub head: response::Parts,
     pub streamed: Box<Streamed>,
-    pub media: Media,
+    media: Media,
+    /// The body, where it had to be whole before the head is passed on.
+    whole: Option<Bytes>,
+}
+
+impl Received {
+    /// Waits until the body is whole, where an error of ours may have to take its place.
+    pub async fn wait(&mut self, exchange: &Exchange) -> Result<(), Failure> {
+        if !exchange.ticket.class().is_json_rpc() || self.media != Media::Json {
+            return Ok(());
+        }
+        // Where a length was given, the server is held to it; else it is known once it is whole.
+        let sized = self.streamed.size_hint().exact().is_some();
+        self.whole = hold(exchange, &mut self.streamed).await?;
+        if let Some(whole) = self.whole.as_ref().filter(|_| !sized) {
+            self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+        }
+        Ok(())
+    }
+
+    /// Passes on what has been waited for, and the rest as it comes.
+    pub fn pass(mut self, proxy: &Proxy, exchange: &Exchange) -> Answer {
+        let body = self.whole.as_deref().unwrap_or_default();
+        open_session(proxy, exchange, &mut self.head, body);
+        match self.whole {
+            Some(whole) => Answer::Whole(self.head, whole),
+            None => Answer::as_it_comes(self.head, self.streamed),
+        }
+    }
 }
 
 /// What of an answer's media type matters here.
@@ -198,7 +206,7 @@ pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Rec
     let elsewhere = exchange.session && exchange.ticket.session().is_none();
     let watch = open.then(|| Watch::of(&exchange.ticket, &proxy.sessions, elsewhere)).flatten();
     let streamed = Box::new(Streamed::new(slot, connection, events, watch));
-    Ok(Received { head, streamed, media })
+    Ok(Received { head, streamed, media, whole: None })
 }
 
 /// Waits until the body is whole, while the head is held back; `None` when the body is larger than

@@ -81,6 +81,11 @@ impl Streamed {
         self.upstream.as_ref().is_none_or(|(_, connection)| connection.is_over())
     }
 
+    /// Whether nothing is left to pass on.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.is_over()
+    }
+
     /// The upstream's part has ended well.
     pub fn finish(&mut self) {
         if let Some((slot, connection)) = self.upstream.take() {

@@ -41,7 +41,7 @@ pub async fn forward(
         return forward::forward(proxy, exchange, request, context).await;
     };
     let client = hyper::upgrade::on(&mut *request);
-    headers::to_upstream(&mut request, &context.forwarded_for);
+    headers::to_upstream(&mut request, context.client());
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol);
     let acquired = pin!(async {

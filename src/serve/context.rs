@@ -22,7 +22,8 @@ type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Context {
     pub remote: SocketAddr,
     /// The client's address as `X-Forwarded-For` writes it.
-    pub forwarded_for: HeaderValue,
+    client: HeaderValue,
+    is_told: AtomicBool,
     has_session: AtomicBool,
     busy: AtomicUsize,
     tunnel: Mutex<Option<Tunnel>>,
@@ -45,13 +46,25 @@ impl Context {
         let text = remote.ip().to_canonical().to_string();
         Self {
             remote,
-            forwarded_for: HeaderValue::from_str(&text)
+            is_told: AtomicBool::new(false),
+            client: HeaderValue::from_str(&text)
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             has_session: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             tunnel: Mutex::new(None),
             seen,
         }
+    }
+
+    /// The address for `X-Forwarded-For`; `None` where the sender has told whose client it is.
+    #[must_use]
+    pub fn client(&self) -> Option<&HeaderValue> {
+        (!self.is_told.load(Relaxed)).then_some(&self.client)
+    }
+
+    /// Whoever is at the other end tells for whom it asks, and is believed.
+    pub fn tells_client(&self) {
+        self.is_told.store(true, Relaxed);
     }
 
     /// The connection is another sidecar's.

@@ -44,6 +44,23 @@ pub fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
     ids.next().filter(|_| ids.next().is_none())
 }
 
+/// What a client calls its session.
+pub struct Named(Option<HeaderValue>);
+
+impl Named {
+    /// Nothing where it names none, or several.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// The session that a request names, to outlive its head.
+#[must_use]
+pub fn named(request: &HeaderMap) -> Named {
+    Named(only(request).cloned())
+}
+
 /// The session of a message of our own.
 pub fn set(request: &mut HeaderMap, id: Option<&HeaderValue>) {
     match id {

@@ -4,7 +4,10 @@
 //! Never holds an address that no endpoint of these Services named: a token can choose among them,
 //! and nothing else.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::heir::{heir, ranked};
 
@@ -72,6 +75,12 @@ impl Peers {
         if rank(told.address) < rank(known.address) {
             known.address = told.address;
         }
+    }
+
+    /// Whether it is one of them that connects from there.
+    #[must_use]
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        self.0.values().any(|peer| peer.address.ip() == address)
     }
 
     #[must_use]

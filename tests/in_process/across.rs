@@ -42,6 +42,8 @@ struct State {
     open: HashSet<String>,
     /// What it was asked, each with its session.
     asked: Vec<String>,
+    /// Whose each request was, as it was told.
+    told: Vec<String>,
     /// What it says to a session that it does not know: status and body.
     unknown: &'static str,
     version: &'static str,
@@ -59,6 +61,7 @@ impl Server {
             opened: 0,
             open: HashSet::new(),
             asked: Vec::new(),
+            told: Vec::new(),
             unknown: NOT_FOUND,
             version: VERSION,
             hangs: false,
@@ -99,6 +102,8 @@ impl Server {
         assert!(!head.contains("ebbtide-peer"), "{head}");
         self.state(|state| {
             let what = method.unwrap_or(verb);
+            let whose = ["for", "proto", "host"].map(|part| field(&format!("x-forwarded-{part}")));
+            state.told.push(whose.map(Option::unwrap_or_default).join(" "));
             let more = field("last-event-id").map(|id| format!(" after {id}")).unwrap_or_default();
             let who = field("authorization").map(|who| format!(" by {who}")).unwrap_or_default();
             state.asked.push(format!("{what} {}{more}{who}", session.as_deref().unwrap_or("-")));
@@ -221,6 +226,44 @@ async fn every_pod_serves_a_session_by_the_pod_that_has_it() {
     }
     assert_eq!(server.state(|state| state.opened), 1);
     assert_eq!(other.asked(), [""; 0]);
+}
+
+/// What its server hears of a client is the same through another pod; but only pods are believed.
+#[tokio::test(start_paused = true)]
+async fn a_server_hears_of_its_clients_and_not_of_the_pods_between() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let session = open(&a).await;
+    let far = format!("{session}X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n");
+    let forged = format!("{far}ebbtide-peer: owner\r\n");
+    for world in [&a, &b] {
+        for headers in [&session, &far] {
+            assert_eq!(calls(world, headers).await, "a-1");
+        }
+    }
+    let mut wire = a.client();
+    for request in ["OPTIONS * HTTP/1.1\r\nHost: a\r\nebbtide-peer: a\r\n\r\n", &call("1", &forged)]
+    {
+        wire.send(request).await;
+        wire.message().await;
+    }
+    let (near, far) = ("127.0.0.1 http a", "192.0.2.7, 127.0.0.1 https a");
+    assert_eq!(server.state(|state| state.told.split_off(1)), [near, far, near, far, far]);
+    // The same where it is opened anew, and where it stays since a call of it is in flight.
+    drop(a);
+    pods.tell(&[("b", true, false)]);
+    assert_eq!(calls(&b, &session).await, "b-1");
+    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
+    let _running = b.asked(&slow).await;
+    while other.asked().last().is_none_or(|last| last != "tools/call b-1") {
+        b.settled().await;
+    }
+    b.drain.tell(Event::Requested).await;
+    b.reached(Phase::Draining).await;
+    assert_eq!(calls(&b, &session).await, "b-1");
+    assert_eq!(other.state(|state| std::mem::take(&mut state.told)), [near; 5]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -992,7 +1035,7 @@ async fn a_stranger_hears_nothing_of_a_session() {
         pods.put("a", door);
         let stranger = async {
             let mut heard = String::new();
-            while let Some(pipe) = visitors.recv().await {
+            while let Some((pipe, _)) = visitors.recv().await {
                 let mut wire = Wire { pipe, read: Vec::new() };
                 heard += &wire.message().await;
                 // One that says nothing hangs.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -110,7 +110,9 @@ pub trait Serve: Clone + Send + 'static {
     fn answer(&self, request: &str, wire: &mut Wire) -> impl Future<Output = ()> + Send;
 }
 
-type Door = mpsc::UnboundedSender<DuplexStream>;
+/// Who comes, and from where.
+pub type Visitor = (DuplexStream, SocketAddr);
+type Door = mpsc::UnboundedSender<Visitor>;
 
 /// The pods behind a Service, and the ways to them. Clones are the same.
 #[derive(Clone)]
@@ -127,7 +129,7 @@ impl Default for Pods {
 
 impl Pods {
     /// The address of a pod is its own.
-    fn address(uid: &str) -> SocketAddr {
+    pub fn address(uid: &str) -> SocketAddr {
         ([10, 0, 0, uid.as_bytes()[0]], 7070).into()
     }
 
@@ -151,11 +153,12 @@ impl Pods {
         self.doors.lock().unwrap().remove(&Self::address(uid))
     }
 
-    fn pools(&self, limits: pool::Limits, metrics: &Arc<Metrics>) -> PeerPools {
+    fn pools(&self, ours: &str, limits: pool::Limits, metrics: &Arc<Metrics>) -> PeerPools {
+        let from = if ours.is_empty() { CLIENT } else { Self::address(ours) };
         let doors = Arc::clone(&self.doors);
         let dial = move |address| -> pool::Connecting {
             let (ours, theirs) = duplex(PIPE);
-            let sent = doors.lock().unwrap().get(&address).map(|door| door.send(theirs));
+            let sent = doors.lock().unwrap().get(&address).map(|door| door.send((theirs, from)));
             Box::pin(async move {
                 match sent {
                     Some(Ok(())) => Ok(Box::new(ours) as pool::BoxedIo),
@@ -172,8 +175,8 @@ pub struct World {
     pub drain: DrainHandle,
     pub watch: DrainWatch,
     pub sessions: Sessions,
-    data: mpsc::UnboundedSender<DuplexStream>,
-    admin: mpsc::UnboundedSender<DuplexStream>,
+    data: Door,
+    admin: Door,
     servers: mpsc::UnboundedReceiver<DuplexStream>,
     /// Whether the server takes connections.
     pub up: Arc<AtomicBool>,
@@ -213,7 +216,7 @@ impl World {
             inflight: inflight.clone(),
             drain: drain_watch,
             sessions: sessions.clone(),
-            peers: Arc::new(pods.pools(settings.pool, &metrics)),
+            peers: Arc::new(pods.pools(pod, settings.pool, &metrics)),
             metrics: Arc::clone(&metrics),
             refuse_with: settings.refuse_with,
             body_timeout: settings.header_timeout,
@@ -448,7 +451,10 @@ fn limits(header_timeout: Duration) -> serve::Limits {
 }
 
 /// Connects to the server, as long as it takes connections.
-fn server_behind(up: Arc<AtomicBool>, connected: Door) -> pool::Connector {
+fn server_behind(
+    up: Arc<AtomicBool>,
+    connected: mpsc::UnboundedSender<DuplexStream>,
+) -> pool::Connector {
     Box::new(move || {
         let (ours, theirs) = duplex(PIPE);
         let up = up.load(Relaxed);
@@ -463,9 +469,12 @@ fn server_behind(up: Arc<AtomicBool>, connected: Door) -> pool::Connector {
     })
 }
 
-fn connect(port: &mpsc::UnboundedSender<DuplexStream>) -> Wire {
+/// Where all clients are that are no other pods.
+const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+fn connect(port: &Door) -> Wire {
     let (ours, theirs) = duplex(PIPE);
-    port.send(theirs).unwrap();
+    port.send((theirs, CLIENT)).unwrap();
     Wire::new(ours)
 }
 
@@ -475,12 +484,12 @@ pub async fn bounded<T>(future: impl Future<Output = T>, what: &str) -> T {
 }
 
 /// Clients that come through a channel.
-struct Pipes(Mutex<mpsc::UnboundedReceiver<DuplexStream>>);
+struct Pipes(Mutex<mpsc::UnboundedReceiver<Visitor>>);
 
 impl Accept for Pipes {
     async fn accept(&self) -> io::Result<(BoxedIo, SocketAddr)> {
         match self.0.lock().await.recv().await {
-            Some(pipe) => Ok((Box::new(pipe), ([127, 0, 0, 1], 1).into())),
+            Some((pipe, from)) => Ok((Box::new(pipe), from)),
             None => std::future::pending().await,
         }
     }
