@@ -8,10 +8,10 @@ use std::{
     process::{ChildStdin, Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    kubectl::{Following, json, until},
+    kubectl::{self, Following, until},
     manifest::Manifest,
     namespace::Namespace,
 };
@@ -58,7 +58,7 @@ impl Client {
     /// Lets the last call end; what became of each.
     fn end(self) -> (&'static str, Vec<Value>) {
         drop(self.stop);
-        (self.name, self.said.to_the_end().iter().map(|line| json(line)).collect())
+        (self.name, self.said.to_the_end().iter().map(|line| kubectl::json(line)).collect())
     }
 }
 
@@ -134,12 +134,17 @@ fn real_clients_keep_one_session_through_rolling_updates_and_scaling() {
 /// What is in flight on it is lost, and nothing else.
 #[test]
 fn real_clients_survive_a_server_and_a_pod_that_are_killed() {
-    let namespace = Namespace::with(Manifest::native_sidecar().replicas(3));
+    let mut manifest = Manifest::native_sidecar().replicas(3);
+    manifest.pod()["containers"][0]["resources"] = json!({"limits": {"memory": "64Mi"}});
+    let namespace = Namespace::with(manifest);
     let clients = Clients::of(&namespace);
-    for pod in namespace.pods(|_| true) {
+    let ends = [("/crash", "Error"), ("/hoard", "OOMKilled"), ("/crash", "Error")];
+    for (pod, (path, reason)) in namespace.pods(|_| true).iter().zip(ends) {
         // There is nobody left to answer.
-        let _ = namespace.ask(&pod, 3000, "/crash");
-        namespace.server_restarted(&pod);
+        let _ = namespace.ask(pod, 3000, path);
+        namespace.server_restarted(pod);
+        let server = namespace.get(&["pod", pod])["status"]["containerStatuses"][0].take();
+        assert_eq!(server["lastState"]["terminated"]["reason"], reason, "{server}");
         clients.call_once_more();
     }
     let pod = namespace.pods(|_| true).remove(0);

@@ -1,6 +1,7 @@
 //! A real MCP server of both eras at `/mcp`, as one static binary for the pods of the cluster
 //! tests. `GET /healthz` is its liveness probe. What a test does to it stands beside that:
-//! `/break-health`, `/crash`, and `/kill/NAME`, SIGKILL for a process of the same pod.
+//! `/break-health`, `/crash`, `/hoard`, which takes more memory than its container may have, and
+//! `/kill/NAME`, SIGKILL for a process of the same pod.
 //!
 //! Never drains: on SIGTERM it dies at once, with every call in it, as real servers do.
 
@@ -103,6 +104,12 @@ async fn answer(
             text(StatusCode::OK, "the liveness probe fails from now on\n")
         }
         "/crash" => std::process::exit(1),
+        "/hoard" => {
+            // Written to, since what is only asked for takes no memory.
+            let taken: Vec<_> = (0..256).map(|_| vec![1_u8; 1 << 20]).collect();
+            drop(std::hint::black_box(taken));
+            text(StatusCode::OK, "256 MiB were to be had\n")
+        }
         path => match path.strip_prefix("/kill/").map(neighbours::kill) {
             Some(killed) if killed > 0 => text(StatusCode::OK, "killed\n"),
             Some(_) => text(
