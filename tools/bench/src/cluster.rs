@@ -43,8 +43,9 @@ use tokio_rustls::{
 
 use crate::contender::Place;
 
-/// Each pod's name, which is its UID too, and its address.
-const PODS: [(&str, [u8; 4]); 2] = [("pod-one", [127, 0, 0, 2]), ("pod-other", [127, 0, 0, 3])];
+/// Each pod's name, which is its UID too, and its address. The second sends from its own, as pods
+/// do: whatever connects on this machine does so from 127.0.0.1.
+const PODS: [(&str, [u8; 4]); 2] = [("pod-one", [127, 0, 0, 2]), ("pod-other", [127, 0, 0, 1])];
 const SERVICE: &str = "mcp-server";
 
 /// In a mount namespace of its own: the account's files, then the sidecar.
@@ -235,7 +236,7 @@ mod tests {
             )
         };
         assert_eq!(named(0), (json!("pod-one"), json!("127.0.0.2")));
-        assert_eq!(named(1), (json!("pod-other"), json!("127.0.0.3")));
+        assert_eq!(named(1), (json!("pod-other"), json!("127.0.0.1")));
         let pods = "/api/v1/namespaces/bench/pods";
         let list = value(&format!("{pods}?fieldSelector=metadata.name%3Dpod-other"), 70).unwrap();
         assert_eq!(list["items"][0]["metadata"]["uid"], "pod-other");
