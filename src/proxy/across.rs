@@ -321,8 +321,10 @@ impl Drop for Gift {
 struct Elsewhere(Option<Box<str>>);
 
 fn elsewhere(response: &Response<()>) -> Option<Elsewhere> {
-    let is_misdirected = response.status() == StatusCode::MISDIRECTED_REQUEST;
-    let said = response.headers().get(PEER).filter(|_| is_misdirected)?.to_str().ok()?;
+    if response.status() != StatusCode::MISDIRECTED_REQUEST {
+        return None;
+    }
+    let said = response.headers().get(PEER)?.to_str().ok()?;
     let (word, uid) = said.split_once(' ').unwrap_or((said, ""));
     let named = Some(uid).filter(|uid| !uid.is_empty());
     (word == ELSEWHERE).then(|| Elsewhere(named.map(Box::from)))

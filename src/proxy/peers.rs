@@ -153,7 +153,13 @@ impl PeerPools {
     /// The pod where the session was found lately, if it may still have it.
     #[must_use]
     pub fn place(&self, text: &str) -> Option<Box<str>> {
-        let (uid, at) = lock(&self.places).get(&self.hashes.hash_one(text))?.clone();
+        let places = lock(&self.places);
+        // Most often every session is where it was opened.
+        if places.is_empty() {
+            return None;
+        }
+        let (uid, at) = places.get(&self.hashes.hash_one(text))?.clone();
+        drop(places);
         // One that ends gives it away.
         let may_have_it = self.known().get(&uid).is_some_and(|peer| !peer.terminating);
         (may_have_it && at.elapsed() < PLACE_AGE).then(|| (*uid).into())

@@ -41,8 +41,10 @@ const KEPT: usize = 64 * 1024;
 /// What was sent, so that it can be sent again.
 #[derive(Default)]
 struct Kept {
-    /// Copied, so that no read buffer lives on in it.
-    bytes: Vec<u8>,
+    /// Lives in the read buffer of its head, which is kept as long.
+    first: Bytes,
+    /// Copied, so that no other read buffer lives on in it.
+    rest: Vec<u8>,
     /// It was too much, or no plain bytes.
     lost: bool,
 }
@@ -50,11 +52,23 @@ struct Kept {
 impl Kept {
     fn note(&mut self, frame: &Frame<Bytes>) {
         match frame.data_ref() {
-            Some(data) if !self.lost && self.bytes.len() + data.len() <= KEPT => {
-                self.bytes.extend_from_slice(data);
+            Some(data) if !self.lost && self.len() + data.len() <= KEPT => {
+                if self.len() == 0 {
+                    self.first = data.clone();
+                } else {
+                    self.rest.extend_from_slice(data);
+                }
             }
             _ => *self = Self { lost: true, ..Self::default() },
         }
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { [&*self.first, &*self.rest].concat().into() }
     }
 }
 
@@ -131,7 +145,7 @@ impl RequestBody {
             return None;
         }
         let kept = self.kept.filter(|kept| !kept.lost)?;
-        let bytes = Some(Bytes::from(kept.bytes)).filter(|bytes| !bytes.is_empty());
+        let bytes = Some(kept.into_bytes()).filter(|bytes| !bytes.is_empty());
         let ahead = Ahead { first: bytes.map(Frame::data), ..Ahead::default() };
         Some(Self { ahead, kept: Some(Box::default()), ..Self::empty() })
     }

@@ -405,6 +405,22 @@ async fn a_server_that_has_restarted_opens_its_sessions_anew() {
 
 /// The client's stream comes back before it calls.
 #[tokio::test(start_paused = true)]
+async fn a_call_that_came_in_parts_is_sent_again_whole() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    server.restarts();
+    let request = call("1", &session);
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut wire = world.asked(&format!("{head}\r\n\r\n")).await;
+    for part in [&body[..9], &body[9..20], &body[20..]] {
+        world.settled().await;
+        wire.send(part).await;
+    }
+    let answer = wire.message().await;
+    assert!(answer.contains(r#""result":"a-2""#), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_meets_the_loss_is_opened_anew() {
     let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
     server.state(|state| state.unknown = BAD_REQUEST);
