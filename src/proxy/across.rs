@@ -188,9 +188,8 @@ pub fn greet(
     context: &Context,
 ) -> Response<()> {
     context.is_no_client();
-    // What anybody else says of its clients is passed on with its own address behind it.
-    if proxy.peers.known().is_at(context.remote.ip().to_canonical()) {
-        context.tells_client();
+    if meant == proxy.sessions.pod() {
+        context.greets();
     }
     let asked = ids::only(headers).and_then(|text| text.to_str().ok());
     // Of what is no token of ours nobody is told.

@@ -135,6 +135,11 @@ async fn handle(
         return across::greet(&proxy, meant, request.headers(), &context)
             .map(|()| ProxyBody::Nothing);
     }
+    // What anybody else says of its clients is passed on with its own address behind it. Asked until
+    // it is so: a pod may be heard of later than from it.
+    if context.awaits_belief() && proxy.peers.known().is_at(context.remote.ip().to_canonical()) {
+        context.tells_client();
+    }
     let (session, elsewhere) = match proxy.sessions.of(request.headers(), request.uri()) {
         Found::Nothing => (None, None),
         Found::Here(session) => (Some(session), None),

@@ -23,6 +23,7 @@ pub struct Context {
     pub remote: SocketAddr,
     /// The client's address as `X-Forwarded-For` writes it.
     client: HeaderValue,
+    has_greeted: AtomicBool,
     is_told: AtomicBool,
     has_session: AtomicBool,
     busy: AtomicUsize,
@@ -46,6 +47,7 @@ impl Context {
         let text = remote.ip().to_canonical().to_string();
         Self {
             remote,
+            has_greeted: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
             client: HeaderValue::from_str(&text)
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
@@ -60,6 +62,17 @@ impl Context {
     #[must_use]
     pub fn client(&self) -> Option<&HeaderValue> {
         (!self.is_told.load(Relaxed)).then_some(&self.client)
+    }
+
+    /// Whoever is at the other end knows which pod this is, as sidecars do.
+    pub fn greets(&self) {
+        self.has_greeted.store(true, Relaxed);
+    }
+
+    /// Whether it is still to be found out that this is the sidecar of a pod.
+    #[must_use]
+    pub fn awaits_belief(&self) -> bool {
+        self.has_greeted.load(Relaxed) && !self.is_told.load(Relaxed)
     }
 
     /// Whoever is at the other end tells for whom it asks, and is believed.

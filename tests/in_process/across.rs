@@ -228,29 +228,51 @@ async fn every_pod_serves_a_session_by_the_pod_that_has_it() {
     assert_eq!(other.asked(), [""; 0]);
 }
 
-/// What its server hears of a client is the same through another pod; but only pods are believed.
+/// Whoever is no pod, or does not say at first which one he means, may say what he likes.
+#[tokio::test(start_paused = true)]
+async fn only_a_sidecar_is_believed_about_its_clients() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, false), ("b", true, false)]);
+    let session = open(&a).await;
+    let marked = format!("{session}X-Forwarded-For: 192.0.2.7\r\nebbtide-peer: owner\r\n");
+    let greeting = |pod| format!("OPTIONS * HTTP/1.1\r\nHost: a\r\nebbtide-peer: {pod}\r\n\r\n");
+    for (mut wire, greeted, told) in [
+        (a.client(), "a", "192.0.2.7, 127.0.0.1 http a"),
+        (pods.visit("a", "c"), "a", "192.0.2.7, 10.0.0.99 http a"),
+        (pods.visit("a", "b"), "b", "192.0.2.7, 10.0.0.98 http a"),
+        (pods.visit("a", "b"), "", "192.0.2.7, 10.0.0.98 http a"),
+        (pods.visit("a", "b"), "a", "192.0.2.7 http a"),
+    ] {
+        for request in [greeting(greeted), call("1", &marked)] {
+            wire.send(&request).await;
+            wire.message().await;
+        }
+        assert_eq!(server.state(|state| state.told.pop()).as_deref(), Some(told));
+    }
+}
+
+/// What its server hears of a client is the same through another pod.
 #[tokio::test(start_paused = true)]
 async fn a_server_hears_of_its_clients_and_not_of_the_pods_between() {
     let pods = Pods::default();
     let (a, server) = pod("a", &pods, Roaming::Reopen).await;
     let (b, other) = pod("b", &pods, Roaming::Reopen).await;
-    pods.tell(&[("a", true, false), ("b", true, false)]);
+    // Nobody knows the pod between.
+    pods.tell(&[("a", true, false)]);
     let session = open(&a).await;
+    assert_eq!(calls(&b, &session).await, "a-1");
+    let told = server.state(|state| std::mem::take(&mut state.told));
+    assert_eq!(told[1], "127.0.0.1, 10.0.0.98 http a");
+    pods.tell(&[("a", true, false), ("b", true, false)]);
     let far = format!("{session}X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n");
-    let forged = format!("{far}ebbtide-peer: owner\r\n");
     for world in [&a, &b] {
         for headers in [&session, &far] {
             assert_eq!(calls(world, headers).await, "a-1");
         }
     }
-    let mut wire = a.client();
-    for request in ["OPTIONS * HTTP/1.1\r\nHost: a\r\nebbtide-peer: a\r\n\r\n", &call("1", &forged)]
-    {
-        wire.send(request).await;
-        wire.message().await;
-    }
     let (near, far) = ("127.0.0.1 http a", "192.0.2.7, 127.0.0.1 https a");
-    assert_eq!(server.state(|state| state.told.split_off(1)), [near, far, near, far, far]);
+    assert_eq!(server.state(|state| std::mem::take(&mut state.told)), [near, far, near, far]);
     // The same where it is opened anew, and where it stays since a call of it is in flight.
     drop(a);
     pods.tell(&[("b", true, false)]);
@@ -403,7 +425,6 @@ async fn a_server_that_has_restarted_opens_its_sessions_anew() {
     }
 }
 
-/// The client's stream comes back before it calls.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_came_in_parts_is_sent_again_whole() {
     let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
@@ -420,6 +441,7 @@ async fn a_call_that_came_in_parts_is_sent_again_whole() {
     assert!(answer.contains(r#""result":"a-2""#), "{answer}");
 }
 
+/// The client's stream comes back before it calls.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_meets_the_loss_is_opened_anew() {
     let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;

@@ -148,6 +148,14 @@ impl Pods {
         self.doors.lock().unwrap().insert(Self::address(uid), door);
     }
 
+    /// A connection to a pod, from the address of another one.
+    pub fn visit(&self, uid: &str, from: &str) -> Wire {
+        let (ours, theirs) = duplex(PIPE);
+        let visitor = (theirs, Self::address(from));
+        self.doors.lock().unwrap()[&Self::address(uid)].send(visitor).unwrap();
+        Wire::new(ours)
+    }
+
     /// Nothing does any more; what did.
     pub fn remove(&self, uid: &str) -> Option<Door> {
         self.doors.lock().unwrap().remove(&Self::address(uid))
