@@ -5,7 +5,7 @@
 //! select every pod there is.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
 };
 
@@ -20,8 +20,10 @@ pub struct Services {
     uid: String,
     /// The number of our data port.
     port: u16,
-    /// The names of the Services that offer it.
-    ours: HashSet<String>,
+    /// The Services that offer it, and what they call it: the first name in order, where several
+    /// lead to it. The last ones, once none does any more: a pod that is deleted by force leaves its
+    /// endpoints at once, and what still comes to it has to go somewhere.
+    ours: HashMap<String, String>,
     /// Their slices, by name.
     kept: HashMap<String, Kept>,
     /// The Services of the other slices, by the slice's name.
@@ -34,8 +36,8 @@ pub struct Services {
 struct Kept {
     service: String,
     ports: Vec<(String, u16)>,
-    /// Whether it offers our data port.
-    offers_us: bool,
+    /// What it calls our data port, where it offers it.
+    offers_us: Option<String>,
     pods: Vec<(String, IpAddr, State)>,
 }
 
@@ -51,7 +53,7 @@ impl Services {
         Self {
             uid: uid.to_owned(),
             port,
-            ours: HashSet::new(),
+            ours: HashMap::new(),
             kept: HashMap::new(),
             passed: HashMap::new(),
             listed: false,
@@ -88,13 +90,13 @@ impl Services {
             // Whoever made it by hand may have made it of anything.
             return self.delete(slice.name());
         };
-        let is_us = |uid: Option<&str>| uid == Some(&*self.uid);
-        let offers_us = slice.ports().any(|(_, number)| number == self.port)
-            && slice.endpoints().any(|endpoint| is_us(endpoint.uid()));
-        if offers_us {
-            self.ours.insert(service.to_owned());
+        let names_us = slice.endpoints().any(|endpoint| endpoint.uid() == Some(&*self.uid));
+        let names = slice.ports().filter(|(_, number)| names_us && *number == self.port);
+        let offers_us = names.map(|(name, _)| name.to_owned()).min();
+        if let Some(name) = &offers_us {
+            self.ours.entry(service.to_owned()).or_insert_with(|| name.clone());
         }
-        if self.ours.contains(service) {
+        if self.ours.contains_key(service) {
             self.passed.remove(slice.name());
             self.kept.insert(slice.name().to_owned(), Kept::of(slice, service, offers_us));
         } else {
@@ -111,11 +113,20 @@ impl Services {
     /// after a slice of it had been passed over. Lets go of what is not ours any more.
     #[must_use]
     pub fn settle(&mut self) -> bool {
-        let offering = self.kept.values().filter(|slice| slice.offers_us);
-        self.ours = offering.map(|slice| slice.service.clone()).collect();
-        let others = self.kept.extract_if(|_, slice| !self.ours.contains(&slice.service));
+        let mut offering: HashMap<String, String> = HashMap::new();
+        for slice in self.kept.values() {
+            let Some(name) = &slice.offers_us else { continue };
+            let known = offering.entry(slice.service.clone()).or_insert_with(|| name.clone());
+            if name < known {
+                known.clone_from(name);
+            }
+        }
+        if !offering.is_empty() {
+            self.ours = offering;
+        }
+        let others = self.kept.extract_if(|_, slice| !self.ours.contains_key(&slice.service));
         self.passed.extend(others.map(|(name, slice)| (name, slice.service)));
-        self.passed.values().any(|service| self.ours.contains(service))
+        self.passed.values().any(|service| self.ours.contains_key(service))
     }
 
     /// The pods, our own among them.
@@ -136,18 +147,13 @@ impl Services {
     /// The port that, in this slice, has the name which our data port has in its Service. Pods of
     /// one Service may number it differently, and are in slices of their own then.
     fn data_port(&self, slice: &Kept) -> Option<u16> {
-        let siblings = self.kept.values().filter(|other| other.service == slice.service);
-        let names = siblings.filter(|other| other.offers_us).flat_map(|other| {
-            other.ports.iter().filter(|(_, number)| *number == self.port).map(|(name, _)| name)
-        });
-        // The first by name, where several lead to it.
-        let name = names.min()?;
+        let name = self.ours.get(&slice.service)?;
         slice.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
     }
 }
 
 impl Kept {
-    fn of(slice: &Slice, service: &str, offers_us: bool) -> Self {
+    fn of(slice: &Slice, service: &str, offers_us: Option<String>) -> Self {
         let pods = slice.endpoints().filter_map(|endpoint| {
             // What has no UID is no pod, and what has no IP is a name.
             let (uid, ip) = (endpoint.uid()?, endpoint.address()?.parse().ok()?);
@@ -336,13 +342,33 @@ mod tests {
     fn what_is_not_ours_any_more_is_let_go_of() {
         let mine = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
         let more = slice("b", "s", HTTP, &[pod("other", "10.0.0.2")]);
-        let mut services = services(&[mine.clone(), more]);
+        let second = slice("c", "t", HTTP, &[pod("ours", "10.0.0.1")]);
+        let mut services = services(&[mine.clone(), more, second]);
         assert_eq!(services.peers().len(), 2);
         services.put(&slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]));
         assert!(!services.settle());
-        assert!(services.peers().is_empty() && services.kept.is_empty());
+        assert_eq!((services.peers().len(), services.kept.len()), (1, 1));
         services.put(&mine);
         assert!(services.settle(), "the other slice was let go of");
+    }
+
+    #[test]
+    fn who_is_in_no_endpoints_any_more_keeps_those_that_it_was_in() {
+        let (ours, other) = (pod("ours", "10.0.0.1"), pod("other", "10.0.0.2"));
+        let named = [("b", 7070), ("a", 7070)];
+        let mut services = services(&[slice("a", "s", &named, &[ours.clone(), other.clone()])]);
+        let foreign = slice("c", "t", HTTP, std::slice::from_ref(&other));
+        for _ in 0..2 {
+            let left =
+                [slice("a", "s", &[("a", 7071)], std::slice::from_ref(&other)), foreign.clone()];
+            assert!(!told(&mut services, &left));
+            assert_eq!(services.peers().len(), 1);
+            assert_eq!(seen(&services, "other").unwrap().0, "10.0.0.2:7071");
+        }
+        // Another one takes their place.
+        assert!(!told(&mut services, &[slice("c", "t", HTTP, &[ours])]));
+        assert_eq!(services.peers().len(), 1);
+        assert!(seen(&services, "other").is_none());
     }
 
     #[test]
