@@ -102,6 +102,10 @@ struct Shared<B: Outgoing> {
     tally: Arc<Tally>,
     /// Told when a slot is given back while the pool drains.
     returned: Notify,
+    /// Whether the upstream has just broken a connection, and may be about to break all.
+    doubtful: AtomicBool,
+    /// Told when it no longer is.
+    certain: Notify,
 }
 
 struct Idle<B: Outgoing> {
@@ -133,6 +137,8 @@ impl<B: Outgoing> Pool<B> {
             idle: Mutex::new(Idle { connections: Vec::new(), draining: false }),
             tally: Arc::new(Tally::new(metrics)),
             returned: Notify::new(),
+            doubtful: AtomicBool::new(false),
+            certain: Notify::new(),
         }))
     }
 
@@ -213,7 +219,9 @@ impl<B: Outgoing> Pool<B> {
     }
 
     /// Looks after the connections, for ever: drops idle ones that are of no use, and where the
-    /// upstream has closed or broken one, asks whether it is still there.
+    /// upstream has closed or broken one, asks whether it is still there. Nothing is sent to one that
+    /// has broken a connection before its process has had the time to end: a call whose client hears
+    /// of the loss of its last one would else follow it.
     pub async fn tend(self) {
         loop {
             let broke = tokio::select! {
@@ -222,9 +230,15 @@ impl<B: Outgoing> Pool<B> {
             };
             if broke {
                 // A process that ends may close what it listens to a little later.
+                self.0.doubtful.store(true, Ordering::Relaxed);
                 sleep(ENDING).await;
             }
-            if self.reap() || broke {
+            let closed = self.reap();
+            if broke {
+                self.0.doubtful.store(false, Ordering::Relaxed);
+                self.0.certain.notify_waiters();
+            }
+            if closed || broke {
                 // What it says is kept; that it cannot be reached, the next request says.
                 drop(self.probe().await);
             }
@@ -268,6 +282,13 @@ impl<B: Outgoing> Shared<B> {
         let connected = (self.connector)().await;
         self.incarnation.learn(&connected);
         connected
+    }
+
+    async fn certain(&self) {
+        let certain = self.certain.notified();
+        if self.doubtful.load(Ordering::Relaxed) {
+            certain.await;
+        }
     }
 
     fn line(&self, budget: Budget) -> (&Arc<Semaphore>, usize) {

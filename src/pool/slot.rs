@@ -50,6 +50,10 @@ impl<B: Outgoing> Slot<B> {
     /// # Errors
     /// [`AcquireError::Unreachable`].
     pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
+        if self.pool.doubtful.load(Ordering::Relaxed) {
+            // Boxed, as every rare way is.
+            Box::pin(self.pool.certain()).await;
+        }
         // A stream takes an idle one, too, and does not give it back: opening one takes time in
         // which the session's next call would overtake it, and what the server says to that on the
         // stream would be lost. So the calls' bound also bounds what lies idle.
@@ -58,7 +62,6 @@ impl<B: Outgoing> Slot<B> {
         {
             return Ok(connection);
         }
-        // Boxed, as every rare way is.
         Box::pin(self.fresh()).await
     }
 

@@ -22,7 +22,7 @@ pub async fn resend(
 ) -> Result<(Connection<RequestBody>, Response<()>), Failure> {
     let SendError { cause, unsent, begun } = error;
     let reused = connection.is_reused();
-    connection.close(Closed::Error);
+    connection.close(closed(&cause));
     let no_answer = matches!(cause, ExchangeError::Incomplete | ExchangeError::Io(_));
     let request = match unsent.or(again.filter(|_| no_answer)) {
         Some(request) if reused => request,
@@ -35,7 +35,7 @@ pub async fn resend(
     match connection.send_and(request, keeps).await {
         Ok(response) => Ok((connection, response)),
         Err(error) => {
-            connection.close(Closed::Error);
+            connection.close(closed(&error.cause));
             Err(lost(&error.cause).with_rest_of(error.unsent.or(error.begun)))
         }
     }
@@ -56,6 +56,14 @@ pub fn repeatable(
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
+}
+
+/// Whose doing it was.
+fn closed(cause: &ExchangeError) -> Closed {
+    match cause {
+        ExchangeError::RequestBody(_) => Closed::Abandoned,
+        _ => Closed::Error,
+    }
 }
 
 pub fn lost(cause: &ExchangeError) -> Failure {

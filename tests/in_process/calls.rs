@@ -1,13 +1,13 @@
 //! How a call ends that does not end by itself: always with its own id, always at its instant.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use ebbtide::{
     config::value::Refusal,
     drain::{Phase, handle::Event},
 };
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::harness::{ANSWER, EVENTS, Settings, World, body, call, get, post, seconds};
 
@@ -274,4 +274,33 @@ async fn the_answer_of_a_client_passes_a_full_pool() {
     let answer = post(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, "Mcp-Session-Id: s\r\n");
     let (_answering, _server) = world.held(&answer).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// A process that ends closes its connections one by one: the client that hears of the first would
+/// send its next call on one of the others.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_to_a_server_that_has_just_broken_a_connection() {
+    for ends in [true, false] {
+        let mut world = World::start(Settings::default()).await;
+        let (mut kept, mut idle) = world.held(&call("1", "")).await;
+        let (mut client, broken) = world.held(&call("2", "")).await;
+        idle.send(ANSWER).await;
+        kept.message().await;
+        drop(broken);
+        assert!(client.message().await.contains("-32011"));
+        client.send(&call("3", "")).await;
+        let early = timeout(seconds(0.015), idle.more()).await;
+        assert!(early.is_err(), "{early:?}");
+        if ends {
+            world.up.store(false, Relaxed);
+            drop(idle);
+            sleep(seconds(1.0)).await;
+            world.up.store(true, Relaxed);
+            idle = world.asked_server().await.0;
+        } else {
+            assert!(idle.message().await.contains("\"id\":3"));
+        }
+        idle.send(ANSWER).await;
+        assert!(client.message().await.starts_with("HTTP/1.1 200"));
+    }
 }
