@@ -2,9 +2,12 @@
 //!
 //! Never ends anything itself.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 
 use crate::drain::{DrainHandle, handle::Event};
 
@@ -37,11 +40,14 @@ impl Signals {
         tracing::info!(signal = name, "signal");
     }
 
-    /// Tells the drain of each, for ever.
-    pub async fn run(mut self, drain: DrainHandle) {
+    /// Tells the drain of each, for ever; and `late` of those that come behind its end.
+    pub async fn run(mut self, drain: DrainHandle, late: Arc<Notify>) {
         loop {
             self.next().await;
             drain.tell(Event::Signal).await;
+            if drain.is_over() {
+                late.notify_one();
+            }
         }
     }
 }

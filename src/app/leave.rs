@@ -3,21 +3,26 @@
 //!
 //! Never closes an idle connection under its client while another pod takes what comes on it.
 
+use std::{future::pending, sync::Arc, time::Duration};
+
 use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::CLOSE_TIME;
 use crate::{
     drain::{DrainWatch, Phase, handle::Connections},
     inflight::{Ending, Inflight},
-    proxy::PASSING,
     serve::Stage,
     tasks::Group,
 };
 
 const LATE_CUT: &str = "late cut";
+
+/// Longest that a pod that has drained stays for what clients send on connections that they keep:
+/// Node's close theirs after 4 s.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Tells the data port when clients are to go elsewhere. `passes_on`: whether another pod takes what
 /// comes here late.
@@ -44,42 +49,81 @@ pub async fn announce_drain(
     }
 }
 
-/// A client whose connection closes just as it sends its next call loses that call, and no proxy can
-/// tell. So idle connections are left to their clients, which close theirs after a few seconds, and
-/// what comes on them goes to another pod; the server has nothing to do with it any more.
-pub async fn linger(connections: &Connections, passes_on: impl Fn() -> bool) {
-    if !passes_on() {
-        return;
-    }
-    let left = async {
-        while connections.open() > 0 {
-            connections.none_left().await;
-        }
-    };
-    // Node's clients close theirs after 4 s.
-    drop(timeout(PASSING, left).await);
+/// What is left once the drain is over.
+pub struct Leaving {
+    pub connections: Arc<Connections>,
+    pub drained: DrainWatch,
+    pub inflight: Inflight,
+    /// Told of a signal that comes behind the drain's end: nothing is waited for any more.
+    pub late: Arc<Notify>,
 }
 
-/// Closes the data port. What goes to another pod needs no server of ours: calls are let go on as
-/// long as there is time, and then told so; streams, which would stay to the end of it, are not.
-pub fn close(
-    group: &mut Group,
-    stage: &watch::Sender<Stage>,
-    drained: &DrainWatch,
-    left: Inflight,
-) {
-    let timeline = drained.snapshot().timeline.filter(|_| left.exchanging() > 0);
-    let cut_at = timeline.map(|timeline| Instant::from_std(timeline.cut_at));
-    let cut_at = cut_at.unwrap_or_else(Instant::now).max(Instant::now());
-    stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
-    group.spawn(LATE_CUT, async move {
-        let calls = async {
-            while left.finite() > 0 {
-                left.changed().await;
+impl Leaving {
+    /// Lingers, and closes the data port.
+    pub async fn leave(
+        self,
+        group: &mut Group,
+        stage: &watch::Sender<Stage>,
+        passes_on: impl Fn() -> bool,
+    ) {
+        if passes_on() {
+            self.linger().await;
+        }
+        self.close(group, stage, passes_on());
+    }
+
+    /// A client whose connection closes just as it sends its next call loses that call, and no proxy
+    /// can tell. So idle connections are left to their clients, which close theirs after a few
+    /// seconds, and what comes on them goes to another pod; the server has nothing to do with it any
+    /// more.
+    async fn linger(&self) {
+        let snapshot = self.drained.snapshot();
+        let left = async {
+            // Who was made to end before its endpoints were left is still sent new ones.
+            if !snapshot.withdrawn {
+                pending::<()>().await;
+            }
+            while self.connections.open() > 0 {
+                self.connections.none_left().await;
             }
         };
-        let are_over = timeout_at(cut_at, calls).await.is_ok();
-        drop(left.end_all(if are_over { Ending::Stream } else { Ending::Cut }));
-        std::future::pending::<()>().await;
-    });
+        let now = Instant::now();
+        let until = Instant::from_std(snapshot.passes_until(now.into_std())).min(now + LINGER);
+        tokio::select! {
+            _ = timeout_at(until, left) => {}
+            // Again, for `close`.
+            () = self.late.notified() => self.late.notify_one(),
+        }
+    }
+
+    /// What goes to another pod needs no server of ours: calls are let go on as long as there is
+    /// time, and then told so; streams, which would stay to the end of it, are not.
+    fn close(self, group: &mut Group, stage: &watch::Sender<Stage>, passes_on: bool) {
+        let Self { inflight, late, .. } = self;
+        let now = Instant::now();
+        let snapshot = self.drained.snapshot();
+        let until = match snapshot.timeline {
+            _ if inflight.exchanging() == 0 => None,
+            _ if passes_on => Some(snapshot.passes_until(now.into_std())),
+            timeline => timeline.map(|timeline| timeline.cut_at),
+        };
+        let cut_at = until.map_or(now, Instant::from_std).max(now);
+        stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
+        let stage = stage.clone();
+        group.spawn(LATE_CUT, async move {
+            let calls = async {
+                while inflight.finite() > 0 {
+                    inflight.changed().await;
+                }
+            };
+            let ending = tokio::select! {
+                () = calls => Ending::Stream,
+                () = sleep_until(cut_at) => Ending::Cut,
+                () = late.notified() => Ending::Cut,
+            };
+            inflight.end_all(ending);
+            stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+            pending::<()>().await;
+        });
+    }
 }

@@ -13,7 +13,7 @@ use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -172,7 +172,10 @@ pub async fn run(
 
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
-    group.spawn("signals", signals.run(drain.clone()));
+    let late = Arc::new(Notify::new());
+    group.spawn("signals", signals.run(drain.clone(), Arc::clone(&late)));
+    let leaving =
+        leave::Leaving { connections, drained: watch.clone(), inflight: inflight.clone(), late };
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool", pool.clone().tend());
     group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
@@ -191,18 +194,15 @@ pub async fn run(
         group.spawn("kubernetes", cluster::learn(cluster, peers, watch.clone(), drain.clone()));
         group.spawn("peer reaper", pools.reap());
     }
-    let (left, open) = (inflight.clone(), connections);
     let passes_on = move || passing.passes_on();
     let account = account::write(watch.clone(), pool, inflight, teller, in_kubernetes, tells);
     group.spawn(REPORT, account);
-    let drained = watch.clone();
     group.spawn(ANNOUNCER, leave::announce_drain(watch, data_stage.clone(), passes_on.clone()));
     group.spawn(DATA, serve::run(Tcp::new(bound.data), data_port));
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    leave::linger(&open, || ended.is_none() && passes_on()).await;
-    leave::close(&mut group, &data_stage, &drained, left);
+    leaving.leave(&mut group, &data_stage, || ended.is_none() && passes_on()).await;
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),

@@ -54,6 +54,7 @@ pub struct Driver {
     drain: Option<Begun>,
     /// SIGTERM came, or the server is gone: nothing is left to do after `Drained`.
     may_exit: bool,
+    signalled: Option<std::time::Instant>,
 }
 
 impl Driver {
@@ -95,6 +96,7 @@ impl Driver {
             restart: Restart::No,
             drain: None,
             may_exit: false,
+            signalled: None,
         };
         (driver, DrainHandle::new(sender), DrainWatch::new(watch))
     }
@@ -177,6 +179,7 @@ impl Driver {
             }
             Event::Signal => {
                 self.may_exit = true;
+                self.signalled = Some(now);
                 self.begin(Trigger::Signal);
             }
             Event::HookCalled(hook) => {
@@ -286,11 +289,9 @@ impl Driver {
         // Published before anything is told to end: an exchange that begins now reads it.
         self.publish(report);
         self.metrics.phase(&Phase::ALL.map(Phase::name), phase.name());
-        match (phase, &mut self.drain) {
-            (Phase::Cutting, Some(drain)) => drain.account.cut(self.inflight.end_all(Ending::Cut)),
-            // Those that slipped in while the phase changed.
-            (Phase::Drained, _) => drop(self.inflight.end_all(Ending::Cut)),
-            _ => {}
+        // Once: what begins later is refused, or goes to another pod and has its time.
+        if let (Phase::Cutting, Some(drain)) = (phase, &mut self.drain) {
+            drain.account.cut(self.inflight.end_all(Ending::Cut));
         }
     }
 
@@ -311,6 +312,8 @@ impl Driver {
             deleted,
             restart: self.restart,
             level: self.knowledge.level(),
+            withdrawn: self.facts.withdrawn.is_some(),
+            signalled: self.signalled,
             report: None,
         };
         self.snapshots.send_if_modified(|snapshot| {

@@ -17,7 +17,7 @@ use super::{
     knowledge::{Fact, Level},
     phase::{Phase, Trigger},
     report::Report,
-    timeline::Timeline,
+    timeline::{AFTER_SIGNAL, Timeline},
 };
 
 /// What the driver is told.
@@ -52,8 +52,22 @@ pub struct Snapshot {
     pub deleted: bool,
     pub restart: Restart,
     pub level: Level,
+    /// Whether no endpoint offers us.
+    pub withdrawn: bool,
+    /// When SIGTERM came.
+    pub signalled: Option<Instant>,
     /// Set with `Drained`.
     pub report: Option<Arc<Report>>,
+}
+
+impl Snapshot {
+    /// Until when what another pod answers may pass through this one that has drained; `now`, where
+    /// there is no time.
+    #[must_use]
+    pub fn passes_until(&self, now: Instant) -> Instant {
+        let surely = self.signalled.unwrap_or(now) + AFTER_SIGNAL;
+        self.timeline.map_or(now, |timeline| timeline.cut_at.max(surely)).max(now)
+    }
 }
 
 /// May ask. Clones ask the same driver.
@@ -68,6 +82,12 @@ impl DrainHandle {
     pub async fn tell(&self, event: Event) {
         // The driver is gone only when everything ends anyway.
         let _ = self.0.send(event).await;
+    }
+
+    /// Whether nobody drives any more, since the drain is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Says that a hook waits, until the guard is dropped.

@@ -19,6 +19,10 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the cut itself may take, at the longest.
 pub const CUT_TIME: Duration = Duration::from_secs(1);
 
+/// How long after SIGTERM a container surely lives, and half a second less, for its last words: the
+/// kubelet leaves it 2 s, however little there is left of the grace.
+pub const AFTER_SIGNAL: Duration = Duration::from_millis(1500);
+
 /// How long after the trigger an idle legacy session may begin a call, unless it takes longer to
 /// leave the endpoints. Hardly longer than that takes in a cluster: what begins then is what the
 /// drain has to wait for.

@@ -29,10 +29,6 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use tokio::time::Instant;
-
 use self::{answer::Failure, peers::PeerPools, received::Answer};
 pub use self::{body::ProxyBody, request_body::RequestBody};
 use crate::{
@@ -51,6 +47,8 @@ use crate::{
     },
     telemetry::Metrics,
 };
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 
 /// What every exchange needs.
 pub struct Proxy {
@@ -65,17 +63,12 @@ pub struct Proxy {
     pub body_timeout: Duration,
 }
 
-/// Time that has to be left for a drained pod to pass something on: what the kill meets there would
-/// be lost, and is better refused.
-pub const PASSING: Duration = Duration::from_secs(5);
-
 impl Proxy {
-    /// Whether what comes here late can go to another pod: one is ready, and there is time.
+    /// Whether what comes here late can go to another pod. It does, also where there is hardly time:
+    /// most calls are short, and one that is refused is lost for certain.
     #[must_use]
     pub fn passes_on(&self) -> bool {
-        let Some(timeline) = self.drain.snapshot().timeline else { return false };
-        let left = Instant::from_std(timeline.cut_at).saturating_duration_since(Instant::now());
-        left >= PASSING && self.peers.has_other(self.sessions.pod())
+        self.peers.has_other(self.sessions.pod())
     }
 }
 
@@ -221,13 +214,12 @@ async fn admit(
     }
     let phase = proxy.drain.phase();
     let is_tunnel = exchange.ticket.class() == Class::Tunnel;
-    // A stream comes back by itself, and would keep this pod. A call goes on even where there is
-    // hardly time: most are short, and refused it would be lost for certain.
+    // A stream comes back by itself, and would keep this pod.
     let stays_away = phase >= Phase::Cutting && exchange.ticket.class() == Class::Stream;
     if !is_tunnel && !stays_away && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
-    let is_late = phase == Phase::Drained && !is_tunnel && !exchange.session;
+    let is_late = phase >= Phase::Cutting && !is_tunnel && !exchange.session;
     if is_late && proxy.passes_on() && !across::is_sent(request.headers()) {
         return Ok(Way::Across);
     }

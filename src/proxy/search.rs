@@ -232,8 +232,11 @@ pub fn held(proxy: &Proxy, session: &Session, own: usize, is_call: bool) -> Stan
         return if session.is_lost() { Standing::Lost } else { Standing::Lives };
     }
     // What belongs to a call in flight stays with it. A client that always has one begins its next
-    // elsewhere.
-    let is_late = || session.is_given() || proxy.drain.snapshot().last_call;
+    // elsewhere, and all do that once what is in flight here is cut.
+    let is_late = || {
+        let now = proxy.drain.snapshot();
+        session.is_given() || now.last_call || now.phase >= Phase::Cutting
+    };
     let leaves = !session.is_busy(own) || (is_call && is_late());
     if leaves { Standing::Leaves } else { Standing::Lives }
 }

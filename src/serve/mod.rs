@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, error, warn};
 
@@ -43,7 +43,7 @@ pub enum Stage {
     Announce,
     /// Connections that are open close once they are idle; new ones are answered, once.
     CloseOpen,
-    /// Connections close once they are idle; all are gone at the instant.
+    /// Connections close once they are idle; all are gone at the instant, which may be set anew.
     Close(Instant),
 }
 
@@ -90,10 +90,10 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
     let mut stages = port.stages.clone();
     let mut group = Group::default();
     let open = Arc::new(Open::default());
-    let close_at = loop {
+    loop {
         tokio::select! {
             biased;
-            close_at = closing(&mut stages) => break close_at,
+            _ = closing(&mut stages) => break,
             accepted = acceptor.accept() => match accepted {
                 Ok((io, remote)) => admit(&port, &mut group, &open, io, remote),
                 Err(error) => {
@@ -104,7 +104,7 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
             },
             Some(ended) = group.ended() => report(port.name, &ended),
         }
-    };
+    }
     // Who is in the backlog got through to us, and would see a reset: he is answered, too.
     tokio::task::yield_now().await;
     while let Some(Ok((io, remote))) = acceptor.accept().now_or_never() {
@@ -116,8 +116,11 @@ pub async fn run<H: Handler>(acceptor: impl Accept, port: Port<H>) {
             report(port.name, &ended);
         }
     };
-    if timeout_at(close_at, rest).await.is_err() {
-        debug!(port = port.name, open = open.all(), "connections left at the end are closed");
+    tokio::select! {
+        () = rest => {}
+        () = closed(&mut stages) => {
+            debug!(port = port.name, open = open.all(), "connections left at the end are closed");
+        }
     }
 }
 
@@ -145,6 +148,17 @@ async fn closing(stages: &mut watch::Receiver<Stage>) -> Instant {
         Ok(Stage::Close(at)) => *at,
         // Nobody is left who could say it.
         _ => Instant::now(),
+    }
+}
+
+/// Waits until all connections have to be gone.
+async fn closed(stages: &mut watch::Receiver<Stage>) {
+    loop {
+        let at = closing(stages).await;
+        tokio::select! {
+            () = sleep_until(at) => return,
+            Ok(()) = stages.changed() => {}
+        }
     }
 }
 

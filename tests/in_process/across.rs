@@ -14,6 +14,7 @@ use ebbtide::{
     telemetry::metrics::Move,
 };
 use tokio::{
+    io::AsyncWriteExt,
     sync::{Notify, mpsc},
     time::Instant,
 };
@@ -147,6 +148,16 @@ impl Serve for Server {
         if request.contains("slow") && answer.contains("200 OK") {
             self.0.goes_on.notified().await;
         }
+        if request.contains("endless") {
+            let event = format!("400\r\ndata: {}\n\n\r\n", "x".repeat(1016));
+            // Small ones, each by itself: hyper takes so many before it waits for its client.
+            let mut sent = wire.pipe.write_all(EVENTS.as_bytes()).await;
+            while sent.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                sent = wire.pipe.write_all(event.as_bytes()).await;
+            }
+            return;
+        }
         if request.contains("\"initialize\"") && self.state(|state| state.hangs) {
             std::future::pending::<()>().await;
         }
@@ -173,6 +184,11 @@ pub async fn before_a_server(settings: Settings) -> (World, Server) {
     let mut world = World::start(settings).await;
     world.serve(server.clone());
     (world, server)
+}
+
+/// A call of the tool `slow`.
+fn slow(session: &str) -> String {
+    call("1", session).replace(r#""t""#, r#""slow""#)
 }
 
 /// Opens a session, of whose token anybody can read the params.
@@ -277,8 +293,7 @@ async fn a_server_hears_of_its_clients_and_not_of_the_pods_between() {
     drop(a);
     pods.tell(&[("b", true, false)]);
     assert_eq!(calls(&b, &session).await, "b-1");
-    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-    let _running = b.asked(&slow).await;
+    let _running = b.asked(&slow(&session)).await;
     while other.asked().last().is_none_or(|last| last != "tools/call b-1") {
         b.settled().await;
     }
@@ -344,16 +359,15 @@ async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
     assert_eq!(server.asked(), [""; 0]);
 }
 
-/// The kill would meet it there.
+/// Most calls are short, and one that is refused is lost for certain.
 #[tokio::test(start_paused = true)]
-async fn who_has_drained_too_late_passes_on_only_what_has_a_session() {
+async fn who_has_drained_late_passes_on_all_the_same() {
     let pods = Pods::default();
     let (a, server) = pod("a", &pods, Roaming::Reopen).await;
     let (_b, other) = pod("b", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, true), ("b", true, false)]);
     let session = open(&a).await;
-    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-    let mut running = a.asked(&slow).await;
+    let mut running = a.asked(&slow(&session)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
         a.settled().await;
     }
@@ -361,11 +375,80 @@ async fn who_has_drained_too_late_passes_on_only_what_has_a_session() {
     a.reached(Phase::Drained).await;
     let answer = running.message().await;
     assert!(answer.contains("-32010"), "{answer}");
-    let answer = a.asked(&call("1", "")).await.message().await;
-    assert!(answer.contains("-32010"), "{answer}");
-    assert_eq!(other.asked(), [""; 0]);
-    // One of a session would be refused again and again, by whom its client is connected to.
+    a.asked(&call("1", "")).await.message().await;
+    assert_eq!(other.asked(), ["tools/call -"]);
     assert_eq!(calls(&a, &session).await, "b-1");
+}
+
+/// A pod that is made to end at once, and another one; a client that does not read holds the cut.
+async fn forced(pods: &Pods) -> ((World, Server), (World, Server), Wire) {
+    let mut settings = Settings { pod: ("a", pods.clone()), ..Settings::default() };
+    settings.rules.has_endpoints = true;
+    settings.rules.timings.grace = Some(seconds(0.0));
+    let (a, server) = before_a_server(settings).await;
+    let other = pod("b", pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let stuck = a.asked(&call("1", "").replace(r#""t""#, r#""endless""#)).await;
+    // More than the pipe to the client and hyper's buffers hold.
+    tokio::time::sleep(seconds(1.0)).await;
+    ((a, server), other, stuck)
+}
+
+/// By force, or with less grace than it takes to leave the endpoints: what is sent here still is not
+/// in flight on the server, and has the time that the kubelet leaves behind its signal.
+#[tokio::test(start_paused = true)]
+async fn who_is_made_to_end_at_once_passes_on_until_the_kill() {
+    for (is_signalled_again, is_cut) in [(false, false), (false, true), (true, true)] {
+        let pods = Pods::default();
+        let ((a, server), (_b, other), _stuck) = forced(&pods).await;
+        let session = open(&a).await;
+        // Its answer is awaited for a while.
+        server.state(|state| state.polls = true);
+        a.asked(&call("1", &session)).await.message().await;
+        a.drain.tell(Event::Requested).await;
+        a.reached(Phase::Cutting).await;
+        let mut late = a.asked(&slow(&session)).await;
+        while other.asked().last().is_none_or(|last| last != "tools/call b-1") {
+            a.settled().await;
+        }
+        assert_eq!(a.watch.phase(), Phase::Cutting);
+        a.reached(Phase::Drained).await;
+        let (began, again) = (Instant::now(), Arc::clone(&a.late));
+        let client = async {
+            tokio::time::sleep(seconds(1.0)).await;
+            if is_signalled_again {
+                again.notify_one();
+            } else if !is_cut {
+                other.goes_on();
+            }
+            let answer = late.message().await;
+            assert_eq!(answer.contains("-32010"), is_cut, "{answer}");
+            began.elapsed().as_secs_f64()
+        };
+        let (took, ()) = tokio::join!(client, a.leave());
+        let expected = if is_cut && !is_signalled_again { 1.5 } else { 1.0 };
+        assert!((took - expected).abs() < 0.1, "{took}");
+    }
+}
+
+/// Nobody has been told yet to go elsewhere.
+#[tokio::test(start_paused = true)]
+async fn who_ends_before_the_endpoints_are_left_answers_until_the_kill() {
+    let pods = Pods::default();
+    let ((a, _), _other, stuck) = forced(&pods).await;
+    let session = open(&a).await;
+    drop(stuck);
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Drained).await;
+    let client = async {
+        tokio::time::sleep(seconds(1.4)).await;
+        let mut client = pods.visit("a", "c");
+        client.send(&call("1", &session)).await;
+        assert!(client.message().await.contains("b-1"));
+    };
+    let began = Instant::now();
+    tokio::join!(client, a.leave());
+    assert!(began.elapsed() < seconds(2.0), "{:?}", began.elapsed());
 }
 
 /// It would stay for as long as its client does.
@@ -385,8 +468,7 @@ async fn a_pod_that_has_drained_waits_for_no_stream() {
     // What a client is back for may still come; a call that runs elsewhere has its time.
     let mut resumed = a.asked(&get(&format!("{second}Last-Event-ID: 1\r\n"))).await;
     resumed.until("\r\n\r\n").await;
-    let slow = call("1", &second).replace(r#""t""#, r#""slow""#);
-    let mut running = a.asked(&slow).await;
+    let mut running = a.asked(&slow(&second)).await;
     while other.asked().last().is_none_or(|last| last != "tools/call b-1") {
         a.settled().await;
     }
@@ -645,8 +727,7 @@ async fn a_pod_that_ends_hands_over_what_is_idle_and_finishes_what_is_not() {
     let (b, other) = pod("b", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, false), ("b", true, false)]);
     let (idle, busy) = (open(&a).await, open(&a).await);
-    let slow = call("1", &busy).replace(r#""t""#, r#""slow""#);
-    let mut running = b.asked(&slow).await;
+    let mut running = b.asked(&slow(&busy)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-2") {
         a.settled().await;
     }
@@ -674,8 +755,7 @@ async fn a_pod_that_knows_no_other_sends_its_sessions_on_and_ends_none() {
     let (b, _) = pod("b", &Pods::default(), Roaming::Reopen).await;
     let (session, busy) = (open(&a).await, open(&a).await);
     // The drain lasts as long as this call.
-    let slow = call("1", &busy).replace(r#""t""#, r#""slow""#);
-    let _running = a.asked(&slow).await;
+    let _running = a.asked(&slow(&busy)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-2") {
         a.settled().await;
     }
@@ -695,8 +775,7 @@ async fn a_session_that_is_never_idle_begins_its_next_call_elsewhere() {
     let (b, _) = pod("b", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, true), ("b", true, false)]);
     let session = open(&a).await;
-    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-    let mut running = a.asked(&slow).await;
+    let mut running = a.asked(&slow(&session)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
         a.settled().await;
     }
@@ -721,8 +800,7 @@ async fn what_nobody_takes_over_stays_as_long_as_it_can() {
     let (a, _) = pod("a", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, true), ("b", true, false)]);
     let session = open(&a).await;
-    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
-    let _running = a.asked(&slow).await;
+    let _running = a.asked(&slow(&open(&a).await)).await;
     a.drain.tell(Event::Requested).await;
     a.reached(Phase::Draining).await;
     assert_eq!(calls(&a, &session).await, "a-1");
@@ -764,8 +842,7 @@ async fn what_a_call_waits_for_comes_to_it_though_another_heir_has_come() {
         pods.tell(&[("b", true, false)]);
         let id = calls(&b, &session).await;
         server.asked();
-        let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-        let mut running = b.asked(&slow).await;
+        let mut running = b.asked(&slow(&session)).await;
         while server.asked().last().is_none_or(|last| *last != format!("tools/call {id}")) {
             b.settled().await;
         }
@@ -810,8 +887,7 @@ async fn what_a_call_waits_for_comes_to_the_owner_that_drains() {
     let (c, third) = pod("c", &pods, Roaming::Reopen).await;
     pods.tell(&[("a", true, false), ("b", true, false), ("c", true, false)]);
     let session = open(&a).await;
-    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-    let mut running = b.asked(&slow).await;
+    let mut running = b.asked(&slow(&session)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call a-1") {
         a.settled().await;
     }
@@ -845,8 +921,7 @@ async fn a_session_that_is_given_away_goes_where_it_went_before() {
     let (b, _) = pod("b", &pods, Roaming::Reopen).await;
     let (c, _) = pod("c", &pods, Roaming::Reopen).await;
     let sessions = [open(&a).await, open(&a).await, open(&a).await, open(&a).await];
-    let slow = call("1", &open(&a).await).replace(r#""t""#, r#""slow""#);
-    let _running = a.asked(&slow).await;
+    let _running = a.asked(&slow(&open(&a).await)).await;
     pods.tell(&[("a", true, true), ("b", true, false)]);
     a.drain.tell(Event::Requested).await;
     a.reached(Phase::Draining).await;
@@ -879,8 +954,7 @@ async fn what_a_call_waits_for_finds_the_pod_that_drains() {
     let ids = [calls(&b, &session).await, calls(&b, &idle).await];
     assert_eq!(ids, ["b-1", "b-2"]);
     server.asked();
-    let slow = call("1", &session).replace(r#""t""#, r#""slow""#);
-    let mut running = b.asked(&slow).await;
+    let mut running = b.asked(&slow(&session)).await;
     while server.asked().last().is_none_or(|last| last != "tools/call b-1") {
         b.settled().await;
     }

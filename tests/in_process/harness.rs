@@ -192,6 +192,8 @@ pub struct World {
     killed: Arc<Notify>,
     connections: Arc<Connections>,
     inflight: Inflight,
+    /// Told of a signal that comes behind the drain's end.
+    pub late: Arc<Notify>,
     /// Of the data port and the admin port. Held: a port whose stage has no sender closes.
     stages: [watch::Sender<Stage>; 2],
     tasks: Group,
@@ -286,6 +288,7 @@ impl World {
             killed: Arc::default(),
             connections: open,
             inflight: left,
+            late: Arc::default(),
             stages,
             tasks,
         };
@@ -343,9 +346,7 @@ impl World {
     /// either is an end of its own.
     pub async fn held(&mut self, request: &str) -> (Wire, Wire) {
         let client = self.asked(request).await;
-        let mut server = self.server().await;
-        server.message().await;
-        (client, server)
+        (client, self.asked_server().await.0)
     }
 
     /// From now on a server answers what comes to it.
@@ -421,8 +422,10 @@ impl World {
     pub async fn leave(mut self) {
         self.drain.tell(Event::Signal).await;
         self.until_ended("driver").await;
-        leave::linger(&self.connections, || true).await;
-        leave::close(&mut self.tasks, &self.stages[0], &self.watch, self.inflight.clone());
+        let (connections, inflight) = (Arc::clone(&self.connections), self.inflight.clone());
+        let (drained, late) = (self.watch.clone(), Arc::clone(&self.late));
+        let leaving = leave::Leaving { connections, drained, inflight, late };
+        leaving.leave(&mut self.tasks, &self.stages[0], || true).await;
         self.until_ended("data port").await;
     }
 
