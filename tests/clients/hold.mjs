@@ -1,10 +1,11 @@
 // A client that holds one session, with its stream open, and calls a slow tool with progress until
-// its standard input ends. Usage: hold.mjs URL. Prints one JSON line per call, and one per session
+// its standard input ends. Usage: hold.mjs URL MILLISECONDS (each call's). Prints one JSON line per call, and one per session
 // that was lost and opened anew. Each generation's hold.mjs gives its own SDK.
 
 const say = (step, value) => console.log(JSON.stringify({ step, ...value }));
 // What hangs is told, within the test's patience.
 export const patience = { timeout: 45_000 };
+const milliseconds = Number(process.argv[3]);
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 export async function hold(open) {
@@ -26,7 +27,7 @@ export async function hold(open) {
     let error = null;
     for (let attempt = 0; attempt < 10; attempt++) {
       try {
-        await held.call("slow", { milliseconds: 2000 }, () => {});
+        await held.call("slow", { milliseconds }, () => {});
         error = null;
         break;
       } catch (caught) {

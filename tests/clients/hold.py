@@ -1,5 +1,5 @@
 """A client that holds one session, with its stream open, and calls a slow tool with progress until
-its standard input ends. Usage: hold.py URL. Prints one JSON line per call, and one per session that
+its standard input ends. Usage: hold.py URL MILLISECONDS (each call's). Prints one JSON line per call, and one per session that
 was lost and opened anew. Each generation's hold.py gives its own SDK."""
 
 import asyncio
@@ -47,7 +47,7 @@ async def hold(opened):
                 while not stop.is_set() or again:
                     error = None
                     try:
-                        await call("slow", {"milliseconds": 2000}, ignore)
+                        await call("slow", {"milliseconds": int(sys.argv[2])}, ignore)
                         again = 0
                     except Exception as caught:
                         error = text(caught)

@@ -1,5 +1,5 @@
 //! The Rust SDK (rmcp) takes the steps that client.mjs and client.py take.
-//! Usage: ebbtide-test-client URL steps|slow|legacy|modern|hold. Prints one JSON line per step.
+//! Usage: ebbtide-test-client URL steps|slow|legacy|modern|hold [MILLISECONDS]. Prints one JSON line per step.
 //!
 //! Never judges what it sees: the test that started it does.
 
@@ -71,13 +71,23 @@ async fn main() -> anyhow::Result<()> {
     }
     let slow = what == "slow";
     let (sender, heard) = mpsc::unbounded_channel();
-    let transport = StreamableHttpClientTransport::from_uri(url);
-    let client = Handler { heard: sender }.serve(transport).await?;
+    // Nothing is held yet that could be lost: as hold.mjs and hold.py do.
+    let mut tries = if what == "hold" { 50 } else { 0 };
+    let client = loop {
+        let transport = StreamableHttpClientTransport::from_uri(url.clone());
+        match (Handler { heard: sender.clone() }).serve(transport).await {
+            Ok(client) => break client,
+            Err(error) if tries == 0 => return Err(error.into()),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+        tries -= 1;
+    };
     let server = client.peer_info();
     let server = server.as_ref().and_then(|info| info.server_info.as_ref());
     say("connected", json!({ "server": server.map(|server| &server.name) }));
     if what == "hold" {
-        return hold(&client).await;
+        let milliseconds = arguments.next().context("no MILLISECONDS")?.parse()?;
+        return hold(&client, milliseconds).await;
     }
     if slow {
         play_slow(&client, heard).await?;
@@ -92,13 +102,13 @@ async fn main() -> anyhow::Result<()> {
 
 /// Calls a slow tool until its standard input ends, as hold.mjs and hold.py do. When its session is
 /// gone the SDK opens another, and nobody hears of it.
-async fn hold(client: &Peer<RoleClient>) -> anyhow::Result<()> {
+async fn hold(client: &Peer<RoleClient>, milliseconds: u64) -> anyhow::Result<()> {
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     let mut end = std::pin::pin!(tokio::io::copy(&mut input, &mut nowhere));
     let mut ends = false;
     say("ready", json!({}));
     while !ends {
-        let called = call(client, "slow", json!({ "milliseconds": 2000 }));
+        let called = call(client, "slow", json!({ "milliseconds": milliseconds }));
         let mut called = std::pin::pin!(tokio::time::timeout(PATIENCE, called));
         let called = loop {
             tokio::select! {
