@@ -195,7 +195,7 @@ async fn open(
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":"ebbtide-reopens","method":"initialize","params":{params}}}"#
     );
-    let (head, agreed) = ask(proxy, post(like, body, None)).await?;
+    let (head, agreed) = ask(proxy, || post(like, body.clone(), None)).await?;
     let incarnation = proxy.pool.incarnation();
     if !head.status().is_success() {
         return Err(refused(&format!("it answered initialize with {}", head.status())));
@@ -208,12 +208,13 @@ async fn open(
     };
     let said = like.headers().get(VERSION).and_then(|version| version.to_str().ok());
     let expected = Some(token.version()).filter(|version| !version.is_empty()).or(said);
-    let with = HeaderValue::from_str(&version).ok().map(|version| (id.clone(), version));
+    let told = HeaderValue::from_str(&version).ok();
     if let Some(expected) = expected.filter(|expected| *expected != version) {
         return Err(refused(&format!("it speaks {version}, and the client {expected}")));
     }
     let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-    ask(proxy, post(like, body.into(), with)).await?;
+    let with = || told.clone().map(|version| (id.clone(), version));
+    ask(proxy, || post(like, body.into(), with())).await?;
     session.opened(id, lists);
     session.is_known_to(incarnation);
     Ok(())
@@ -242,18 +243,24 @@ fn post(
     request
 }
 
-/// The server's answer to a message of ours.
+/// The server's answer to a message of ours, which it may hear twice: that of a session nobody uses
+/// harms nobody.
 async fn ask(
     proxy: &Proxy,
-    request: Box<Request<RequestBody>>,
+    message: impl Fn() -> Box<Request<RequestBody>>,
 ) -> Result<(Response<()>, Option<Agreed>), NotReopened> {
     let failed = |failure| NotReopened::Failed(failure);
     let acquired = proxy.pool.acquire(Budget::Calls).await;
     let mut slot = acquired.map_err(|error| failed(Failure::not_acquired(&error)))?;
-    // Fresh: it could not be sent again on another one.
-    let mut connection =
-        slot.fresh().await.map_err(|error| failed(Failure::not_acquired(&error)))?;
-    let head = match connection.send(request).await {
+    let unreachable = |error| failed(Failure::not_acquired(&error));
+    let mut connection = slot.connection().await.map_err(unreachable)?;
+    let mut sent = connection.send(message()).await;
+    if sent.is_err() && connection.is_reused() {
+        connection.close(Closed::Error);
+        connection = slot.fresh().await.map_err(unreachable)?;
+        sent = connection.send(message()).await;
+    }
+    let head = match sent {
         Ok(head) => head,
         Err(error) => {
             connection.close(Closed::Error);

@@ -19,7 +19,9 @@ use tokio::{
     time::Instant,
 };
 
-use crate::harness::{EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds};
+use crate::harness::{
+    ANSWER, EVENTS, Pods, Serve, Settings, Wire, World, body, call, get, post, seconds,
+};
 
 const VERSION: &str = "2025-06-18";
 const PARAMS: &str =
@@ -575,6 +577,31 @@ async fn a_session_is_opened_anew_in_two_round_trips() {
     assert_eq!(timed(&b).await, 1);
 }
 
+/// A server closes its idle connections as it likes.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_opened_on_connections_that_are_there() {
+    let pods = Pods::default();
+    let (b, _) = pod("b", &pods, Roaming::Reopen).await;
+    let session = open(&b).await;
+    pods.tell(&[("a", true, false)]);
+    let mut a = World::start(Settings { pod: ("a", pods.clone()), ..Settings::default() }).await;
+    let (mut client, mut idle) = a.held(&call("1", "")).await;
+    idle.send(ANSWER).await;
+    client.message().await;
+    client.send(&call("1", &session)).await;
+    assert!(idle.message().await.contains("\"initialize\""));
+    drop(idle);
+    let (mut server, request) = a.asked_server().await;
+    assert!(request.contains("\"initialize\""), "{request}");
+    let result = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}"#;
+    server.send(&json("200 OK", "Mcp-Session-Id: a\r\n", result)).await;
+    assert!(server.message().await.contains("notifications/initialized"));
+    server.send(&json("202 Accepted", "", "")).await;
+    assert!(server.message().await.contains("tools/call"));
+    server.send(ANSWER).await;
+    assert!(client.message().await.starts_with("HTTP/1.1 200"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_seen_to_end_is_not_asked_whether_it_knows_a_session() {
     let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
@@ -593,6 +620,10 @@ async fn a_server_that_was_seen_to_end_is_not_asked_whether_it_knows_a_session()
         if seen_by != "a stream" {
             drop(stream);
             world.settled().await;
+        }
+        if seen_by == "an idle connection" {
+            // The stream has taken the one that was there.
+            calls(&world, &session).await;
         }
         server.asked();
         world.kill_server().await;
