@@ -159,6 +159,11 @@ impl<B: Outgoing> Connection<B> {
         self.0.sending.take_sent()
     }
 
+    /// Lets go of it: what is not needed any more is not held as long as the answer takes.
+    pub fn drop_sent(&mut self) {
+        self.0.sending.drop_sent();
+    }
+
     /// Gives up the request that is under way, and with it the connection; what of it was not sent.
     #[must_use]
     pub fn take_unfinished(&mut self) -> Option<Box<Request<B>>> {

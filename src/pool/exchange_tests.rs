@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{future::join, stream};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -100,6 +100,36 @@ async fn expect(upstream: &mut DuplexStream, text: &str) {
     let mut seen = vec![0; text.len()];
     upstream.read_exact(&mut seen).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&seen), text);
+}
+
+/// It holds the read buffer that it came in: its client's next one would need another.
+#[test]
+fn what_is_kept_of_a_request_is_what_went_out() {
+    let text = CHUNKED.replace("transfer", "x-a: b\r\ntransfer") + "5\r\nhello\r\n0\r\n\r\n";
+    for room in [1, 7, 1000] {
+        paused(async {
+            let (mut connection, mut upstream) = connection(room);
+            let buffer = Bytes::from(b"b".to_vec());
+            let mut request = post(frames(data(&["hello"])));
+            let value = HeaderValue::from_maybe_shared(buffer.clone()).unwrap();
+            request.headers_mut().insert("x-a", value);
+            let answer = async {
+                expect(&mut upstream, &text).await;
+                tokio::task::yield_now().await;
+                assert!(buffer.is_unique());
+                upstream.write_all(ANSWER.as_bytes()).await.unwrap();
+            };
+            let exchange = async {
+                connection.send_and(request, true).await.unwrap();
+                let again = connection.take_sent().unwrap();
+                assert_eq!((again.method(), again.uri().path()), (&Method::POST, "/mcp"));
+                assert_eq!(again.headers()["x-a"], "b");
+                assert!(connection.take_sent().is_none());
+                rest(&mut connection).await.unwrap();
+            };
+            join(exchange, answer).await;
+        });
+    }
 }
 
 const CHUNKED: &str = "POST /mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::Request;
+use http::{HeaderMap, Request, Uri};
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
@@ -23,8 +23,11 @@ use super::{
 pub struct Sending<B: Outgoing> {
     /// Until all of it is out.
     request: Option<Box<Request<B>>>,
-    /// After that, where somebody may want to send it once more.
+    /// After that, where somebody may want to send it once more: without its target and its fields,
+    /// which hold the read buffer that they came in.
     sent: Option<Box<Request<B>>>,
+    /// Those, as they went out.
+    head: Vec<u8>,
     keeps: bool,
     framing: Framing,
     /// Whether the body has more to give.
@@ -46,6 +49,7 @@ impl<B: Outgoing> Default for Sending<B> {
         Self {
             request: None,
             sent: None,
+            head: Vec::new(),
             keeps: false,
             framing: Framing::Sized(0),
             asks: false,
@@ -62,6 +66,7 @@ impl<B: Outgoing> Sending<B> {
     /// `keeps`: the request is kept once it is out, until somebody takes it.
     pub fn begin(&mut self, request: Box<Request<B>>, keeps: bool) {
         self.keeps = keeps;
+        self.drop_sent();
         self.framing = encode::head(&request, &mut self.front);
         self.asks = self.framing != Framing::Sized(0);
         self.begun = false;
@@ -75,7 +80,15 @@ impl<B: Outgoing> Sending<B> {
 
     /// The request that was kept, if all of it is out.
     pub fn take_sent(&mut self) -> Option<Box<Request<B>>> {
-        self.sent.take()
+        let mut request = self.sent.take()?;
+        encode::read_back(std::mem::take(&mut self.head), &mut request)?;
+        Some(request)
+    }
+
+    /// Nobody needs it any more.
+    pub fn drop_sent(&mut self) {
+        self.sent = None;
+        self.head = Vec::new();
     }
 
     /// Gives up; the request, if not all of it is out, and whether any of it is.
@@ -112,6 +125,10 @@ impl<B: Outgoing> Sending<B> {
             }
             if !self.asks {
                 self.sent = self.request.take().filter(|_| self.keeps);
+                if let Some(request) = &mut self.sent {
+                    *request.headers_mut() = HeaderMap::new();
+                    *request.uri_mut() = Uri::default();
+                }
                 // An open stream does not hold it.
                 self.front = Vec::new();
             }
@@ -187,6 +204,9 @@ impl<B: Outgoing> Sending<B> {
         self.front_out += front;
         if self.front_out == self.front.len() {
             self.front_out = 0;
+            if self.keeps && self.head.is_empty() {
+                self.head = std::mem::take(&mut self.front);
+            }
             self.front.clear();
         }
         let data = (written - front).min(self.data.len());

@@ -259,8 +259,7 @@ async fn there(
             sent.slot.release(sent.connection);
             return Ok(Went::Refused(request, named));
         }
-        // What is not needed any more is not held as long as the answer takes.
-        drop(sent.connection.take_sent());
+        sent.connection.drop_sent();
         receive(proxy, exchange, sent)?
     };
     received.wait(exchange).await?;

@@ -79,6 +79,11 @@ pub async fn to_reopened(
     Ok(answer)
 }
 
+/// Whether the server may have said that it does not know the session.
+fn may_be_unknown(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+}
+
 async fn to_movable(
     proxy: &Proxy,
     exchange: &mut Exchange,
@@ -112,11 +117,12 @@ async fn to_movable(
     exchange.ticket.delivers();
     let (status, request, mut received) = {
         let mut sent = send(exchange, connected, true).await?;
-        (sent.response.status(), sent.connection.take_sent(), receive(proxy, exchange, sent)?)
+        let status = sent.response.status();
+        let request = if may_be_unknown(status) { sent.connection.take_sent() } else { None };
+        sent.connection.drop_sent();
+        (status, request, receive(proxy, exchange, sent)?)
     };
-    if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
-        // What is not needed any more is not held as long as the answer takes.
-        drop(request);
+    if !may_be_unknown(status) {
         if let Some(session) = exchange.ticket.session().filter(|_| status.is_success()) {
             session.is_known_to(incarnation);
         }

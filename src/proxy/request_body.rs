@@ -38,10 +38,14 @@ const READ_AHEAD_FRAMES: usize = 1024;
 /// before anybody makes room for it.
 const KEPT: usize = 64 * 1024;
 
+/// The largest first part that is copied.
+const COPIED: usize = 4096;
+
 /// What was sent, so that it can be sent again.
 #[derive(Default)]
 struct Kept {
-    /// Lives in the read buffer of its head, which is kept as long.
+    /// Copied where it is small, so that the read buffer that it came in can be used again; a large
+    /// one fills its own.
     first: Bytes,
     /// Copied, so that no other read buffer lives on in it.
     rest: Vec<u8>,
@@ -54,7 +58,11 @@ impl Kept {
         match frame.data_ref() {
             Some(data) if !self.lost && self.len() + data.len() <= KEPT => {
                 if self.len() == 0 {
-                    self.first = data.clone();
+                    self.first = if data.len() <= COPIED {
+                        Bytes::copy_from_slice(data)
+                    } else {
+                        data.clone()
+                    };
                 } else {
                     self.rest.extend_from_slice(data);
                 }

@@ -44,21 +44,21 @@ pub fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
     ids.next().filter(|_| ids.next().is_none())
 }
 
-/// What a client calls its session.
-pub struct Named(Option<HeaderValue>);
+/// What a client calls its session. A copy: it holds no read buffer.
+pub struct Named(Box<str>);
 
 impl Named {
     /// Nothing where it names none, or several.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.0.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+        &self.0
     }
 }
 
 /// The session that a request names, to outlive its head.
 #[must_use]
 pub fn named(request: &HeaderMap) -> Named {
-    Named(only(request).cloned())
+    Named(only(request).and_then(|id| id.to_str().ok()).unwrap_or_default().into())
 }
 
 /// The session of a message of our own.

@@ -2,8 +2,9 @@
 //!
 //! Never writes two framings into one head, and never a body that differs from what was announced.
 
+use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Method, Request,
+    HeaderMap, HeaderName, Method, Request, Uri,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
         CONTENT_TYPE, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -11,7 +12,7 @@ use http::{
 };
 use http_body::Body;
 
-use super::Length;
+use super::{Length, head::name_and_value};
 
 /// How the bytes of a body are told from what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,22 @@ pub fn head<B: Body>(request: &Request<B>, out: &mut Vec<u8>) -> Framing {
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
     }
     framing
+}
+
+/// Gives a request the target and the fields back that [`head`] has written; `None` where these are
+/// not such bytes.
+pub fn read_back<B>(head: Vec<u8>, request: &mut Request<B>) -> Option<()> {
+    let head = Bytes::from(head);
+    let mut fields = vec![httparse::EMPTY_HEADER; head.split(|byte| *byte == b'\n').count()];
+    let mut parsed = httparse::Request::new(&mut fields);
+    parsed.parse(&head).ok().filter(httparse::Status::is_complete)?;
+    let target = head.slice_ref(parsed.path?.as_bytes());
+    *request.uri_mut() = Uri::from_maybe_shared(target).ok()?;
+    for field in parsed.headers.iter() {
+        let (name, value) = name_and_value(field, &head).ok()?;
+        request.headers_mut().append(name, value);
+    }
+    Some(())
 }
 
 /// Opens a chunk of that size, which `\r\n` closes.
@@ -173,6 +190,26 @@ mod tests {
             let (text, _) = written("OPTIONS", uri, &[], Empty::<Bytes>::new());
             assert_eq!(text, format!("OPTIONS {target} HTTP/1.1\r\n\r\n"));
         }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for target in ["/%2e//a?b=%20&c", "//a:1/b?", "/é", "*"] {
+            let mut request = Request::builder().uri(target).body(Empty::<Bytes>::new()).unwrap();
+            for number in 0..200 {
+                let value = [&b"\xff \t"[..], &[b'a'; 40]].concat();
+                let name = HeaderName::from_bytes(format!("x-{}", number / 2).as_bytes()).unwrap();
+                request.headers_mut().append(name, value.as_slice().try_into().unwrap());
+            }
+            let mut out = Vec::new();
+            head(&request, &mut out);
+            // What follows goes out with it.
+            chunk(5, &mut out);
+            let mut again = Request::new(());
+            read_back(out, &mut again).unwrap();
+            assert_eq!((again.uri(), again.headers()), (request.uri(), request.headers()));
+        }
+        assert!(read_back(b"GET / HTTP/1.1\r\nhost".to_vec(), &mut Request::new(())).is_none());
     }
 
     #[test]
