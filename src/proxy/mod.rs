@@ -219,12 +219,16 @@ async fn admit(
     if !is_tunnel && !stays_away && goes_across(exchange, elsewhere, phase) {
         return Ok(Way::Across);
     }
-    let is_late = phase >= Phase::Cutting && !is_tunnel && !exchange.session;
-    if is_late && proxy.passes_on() && !across::is_sent(request.headers()) {
-        return Ok(Way::Across);
+    let may_pass = phase >= Phase::Draining && !is_tunnel && !exchange.session;
+    if may_pass && proxy.passes_on() && !across::is_sent(request.headers()) {
+        // Boxed, as every rare way is: most requests should not pay for its room.
+        Box::pin(exchange.learn_class(request.body_mut())).await.map_err(Failure::ended)?;
+        // What would open a session here opens it where it can stay.
+        if phase >= Phase::Cutting || exchange.ticket.class() == Class::Initialize {
+            return Ok(Way::Across);
+        }
     }
     if phase >= Phase::Draining {
-        // Boxed, as every rare way is: most requests should not pay for its room.
         Box::pin(decide(proxy, exchange, request.body_mut())).await?;
     }
     Ok(if exchange.ticket.class() == Class::Tunnel { Way::Tunnel } else { Way::Server })

@@ -361,6 +361,31 @@ async fn what_comes_to_a_pod_that_has_drained_goes_to_another_one() {
     assert_eq!(server.asked(), [""; 0]);
 }
 
+/// Where nobody else is ready it hears 503, and tries again.
+#[tokio::test(start_paused = true)]
+async fn who_drains_has_new_sessions_opened_by_another_pod() {
+    let pods = Pods::default();
+    let (a, server) = pod("a", &pods, Roaming::Reopen).await;
+    let (b, other) = pod("b", &pods, Roaming::Reopen).await;
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let session = open(&a).await;
+    let _running = a.asked(&slow(&session)).await;
+    a.settled().await;
+    a.drain.tell(Event::Requested).await;
+    a.reached(Phase::Draining).await;
+    server.asked();
+    let session = open(&a).await;
+    assert_eq!(calls(&b, &session).await, "b-1");
+    // Other calls have their time here.
+    a.asked(&call("1", "")).await.message().await;
+    assert_eq!(server.asked(), ["tools/call -"]);
+    assert_eq!(other.asked().len(), 2);
+    pods.tell(&[("a", true, true), ("b", false, false)]);
+    let request = post(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#, "");
+    let answer = a.asked(&request).await.message().await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+}
+
 /// Most calls are short, and one that is refused is lost for certain.
 #[tokio::test(start_paused = true)]
 async fn who_has_drained_late_passes_on_all_the_same() {
