@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use kube::runtime::watcher::Event;
@@ -20,16 +21,26 @@ pub struct Services {
     uid: String,
     /// The number of our data port.
     port: u16,
-    /// The Services that offer it, and what they call it: the first name in order, where several
-    /// lead to it. The last ones, once none does any more: a pod that is deleted by force leaves its
-    /// endpoints at once, and what still comes to it has to go somewhere.
-    ours: HashMap<String, String>,
+    /// The Services that offer it, and those that have until a moment ago: a pod that is deleted by
+    /// force leaves its endpoints at once, and what still comes to it has to go somewhere.
+    ours: HashMap<String, Ours>,
     /// Their slices, by name.
     kept: HashMap<String, Kept>,
     /// The Services of the other slices, by the slice's name.
     passed: HashMap<String, String>,
     /// Whether all slices were listed once.
     listed: bool,
+}
+
+/// How long a Service stays ours that does not offer us any more: the life of a pod that has left
+/// its endpoints without a drain.
+const STAYS: Duration = Duration::from_secs(10);
+
+/// A Service of ours.
+struct Ours {
+    /// What it calls our data port: the first name in order, where several lead to it.
+    port: String,
+    offered_at: Instant,
 }
 
 /// A slice of a Service of ours.
@@ -63,18 +74,18 @@ impl Services {
     /// Takes the watch's next word; whether all slices have to be listed again, since a Service
     /// turned out to be ours after slices of it were passed over.
     #[must_use]
-    pub fn take(&mut self, event: &Event<Slice>) -> bool {
+    pub fn take(&mut self, event: &Event<Slice>, now: Instant) -> bool {
         match event {
             Event::Init => {
                 self.listed = false;
                 self.begin();
             }
-            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice),
+            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice, now),
             Event::Delete(slice) => self.delete(slice.name()),
             Event::InitDone => self.listed = true,
         }
         // Settled only once all were seen: until then any Service may turn out to be ours.
-        self.listed && self.settle()
+        self.listed && self.settle(now)
     }
 
     /// All slices are listed anew. Which Services are ours stays known, so that this time none of
@@ -85,7 +96,7 @@ impl Services {
     }
 
     /// A slice is listed, or has changed.
-    pub fn put(&mut self, slice: &Slice) {
+    pub fn put(&mut self, slice: &Slice, now: Instant) {
         let Some(service) = slice.service() else {
             // Whoever made it by hand may have made it of anything.
             return self.delete(slice.name());
@@ -93,8 +104,9 @@ impl Services {
         let names_us = slice.endpoints().any(|endpoint| endpoint.uid() == Some(&*self.uid));
         let names = slice.ports().filter(|(_, number)| names_us && *number == self.port);
         let offers_us = names.map(|(name, _)| name.to_owned()).min();
-        if let Some(name) = &offers_us {
-            self.ours.entry(service.to_owned()).or_insert_with(|| name.clone());
+        if let Some(port) = offers_us.clone() {
+            let ours = || Ours { port, offered_at: now };
+            self.ours.entry(service.to_owned()).or_insert_with(ours).offered_at = now;
         }
         if self.ours.contains_key(service) {
             self.passed.remove(slice.name());
@@ -112,18 +124,15 @@ impl Services {
     /// All slices were told; whether some have to be told again: a Service turned out to be ours
     /// after a slice of it had been passed over. Lets go of what is not ours any more.
     #[must_use]
-    pub fn settle(&mut self) -> bool {
-        let mut offering: HashMap<String, String> = HashMap::new();
-        for slice in self.kept.values() {
-            let Some(name) = &slice.offers_us else { continue };
-            let known = offering.entry(slice.service.clone()).or_insert_with(|| name.clone());
-            if name < known {
-                known.clone_from(name);
+    pub fn settle(&mut self, now: Instant) -> bool {
+        for (service, ours) in &mut self.ours {
+            let slices = self.kept.values().filter(|slice| slice.service == *service);
+            if let Some(port) = slices.filter_map(|slice| slice.offers_us.as_ref()).min() {
+                ours.port.clone_from(port);
+                ours.offered_at = now;
             }
         }
-        if !offering.is_empty() {
-            self.ours = offering;
-        }
+        self.ours.retain(|_, ours| now < ours.offered_at + STAYS);
         let others = self.kept.extract_if(|_, slice| !self.ours.contains_key(&slice.service));
         self.passed.extend(others.map(|(name, slice)| (name, slice.service)));
         self.passed.values().any(|service| self.ours.contains_key(service))
@@ -147,7 +156,7 @@ impl Services {
     /// The port that, in this slice, has the name which our data port has in its Service. Pods of
     /// one Service may number it differently, and are in slices of their own then.
     fn data_port(&self, slice: &Kept) -> Option<u16> {
-        let name = self.ours.get(&slice.service)?;
+        let name = &self.ours.get(&slice.service)?.port;
         slice.ports.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
     }
 }
@@ -204,11 +213,15 @@ mod tests {
 
     /// As a watch tells them; whether they have to be told again.
     fn told(services: &mut Services, slices: &[Slice]) -> bool {
+        told_at(Instant::now(), services, slices)
+    }
+
+    fn told_at(now: Instant, services: &mut Services, slices: &[Slice]) -> bool {
         services.begin();
         for slice in slices {
-            services.put(slice);
+            services.put(slice, now);
         }
-        services.settle()
+        services.settle(now)
     }
 
     fn seen(services: &Services, uid: &str) -> Option<(String, bool, bool)> {
@@ -312,8 +325,8 @@ mod tests {
         let by_hand: Slice =
             serde_json::from_value(json!({ "metadata": { "name": "a" }, "endpoints": [] }))
                 .unwrap();
-        services.put(&by_hand);
-        assert!(!services.settle() && services.peers().is_empty());
+        services.put(&by_hand, Instant::now());
+        assert!(!services.settle(Instant::now()) && services.peers().is_empty());
     }
 
     #[test]
@@ -331,44 +344,41 @@ mod tests {
         assert!(!told(&mut services, &[mine.clone(), more.clone(), foreign.clone()]));
         let without = slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]);
         assert!(!told(&mut services, &[without, foreign]));
-        services.put(&mine);
-        assert!(!services.settle());
+        services.put(&mine, Instant::now());
+        assert!(!services.settle(Instant::now()));
         assert_eq!(services.peers().len(), 1);
         services.delete("a");
-        assert!(!services.settle() && services.peers().is_empty());
+        assert!(!services.settle(Instant::now()) && services.peers().is_empty());
     }
 
+    /// A pod that is deleted by force leaves its Services one after the other, and lives on for a
+    /// moment.
     #[test]
-    fn what_is_not_ours_any_more_is_let_go_of() {
-        let mine = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
-        let more = slice("b", "s", HTTP, &[pod("other", "10.0.0.2")]);
-        let second = slice("c", "t", HTTP, &[pod("ours", "10.0.0.1")]);
-        let mut services = services(&[mine.clone(), more, second]);
-        assert_eq!(services.peers().len(), 2);
-        services.put(&slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]));
-        assert!(!services.settle());
-        assert_eq!((services.peers().len(), services.kept.len()), (1, 1));
-        services.put(&mine);
-        assert!(services.settle(), "the other slice was let go of");
-    }
-
-    #[test]
-    fn who_is_in_no_endpoints_any_more_keeps_those_that_it_was_in() {
+    fn what_is_not_ours_any_more_is_let_go_of_after_a_while() {
         let (ours, other) = (pod("ours", "10.0.0.1"), pod("other", "10.0.0.2"));
+        let alone = slice("c", "t", HTTP, std::slice::from_ref(&ours));
         let named = [("b", 7070), ("a", 7070)];
-        let mut services = services(&[slice("a", "s", &named, &[ours.clone(), other.clone()])]);
-        let foreign = slice("c", "t", HTTP, std::slice::from_ref(&other));
-        for _ in 0..2 {
-            let left =
-                [slice("a", "s", &[("a", 7071)], std::slice::from_ref(&other)), foreign.clone()];
-            assert!(!told(&mut services, &left));
-            assert_eq!(services.peers().len(), 1);
-            assert_eq!(seen(&services, "other").unwrap().0, "10.0.0.2:7071");
+        let began = Instant::now();
+        let both = [slice("a", "s", &named, &[ours, other.clone()]), alone.clone()];
+        let mut services = Services::new("ours", 7070);
+        assert!(!told_at(began, &mut services, &both));
+        assert_eq!(services.peers().len(), 2);
+        let left = slice("a", "s", &[("a", 7071)], std::slice::from_ref(&other));
+        let foreign = slice("d", "u", HTTP, std::slice::from_ref(&other));
+        for (seconds, slices, peers) in [
+            (1, vec![left.clone(), alone.clone()], 2),
+            (2, vec![left.clone(), foreign.clone()], 1),
+            (9, vec![left.clone(), foreign.clone()], 1),
+            (10, vec![left, foreign], 0),
+        ] {
+            let now = began + Duration::from_secs(seconds);
+            assert!(!told_at(now, &mut services, &slices), "{seconds}");
+            assert_eq!(services.peers().len(), peers, "{seconds}");
+            let address = seen(&services, "other").map(|(address, ..)| address);
+            assert_eq!(address.is_some(), peers > 0, "{seconds}");
+            assert!(address.is_none_or(|address| address == "10.0.0.2:7071"), "{seconds}");
         }
-        // Another one takes their place.
-        assert!(!told(&mut services, &[slice("c", "t", HTTP, &[ours])]));
-        assert_eq!(services.peers().len(), 1);
-        assert!(seen(&services, "other").is_none());
+        assert!(services.kept.is_empty());
     }
 
     #[test]
@@ -378,13 +388,16 @@ mod tests {
         for number in 0..50 {
             let pods: Vec<_> =
                 (0..100).map(|at| pod(&format!("{number}-{at}"), "10.1.0.1")).collect();
-            services.put(&slice(&format!("o-{number}"), "others", HTTP, &pods));
+            services.put(&slice(&format!("o-{number}"), "others", HTTP, &pods), Instant::now());
         }
         // One for another port, which selects every pod there is.
         let all = [pod("ours", "10.0.0.1"), pod("other", "10.0.0.2")];
-        services.put(&slice("m", "metrics", &[("metrics", 9090)], &all));
-        services.put(&slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]));
-        assert!(!services.settle());
+        let metrics = slice("m", "metrics", &[("metrics", 9090)], &all);
+        let ours = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
+        for slice in [metrics, ours] {
+            services.put(&slice, Instant::now());
+        }
+        assert!(!services.settle(Instant::now()));
         assert_eq!((services.kept.len(), services.passed.len()), (1, 51));
         assert_eq!(services.peers().len(), 1);
     }

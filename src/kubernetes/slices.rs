@@ -12,7 +12,7 @@ use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Identity, Watched, peers::Services, slice::Slice, trouble::Trouble};
 use crate::{
@@ -51,7 +51,7 @@ pub fn facts(
                 match timeout(patience(seen.complete, steady), events.next()).await {
                     Ok(Some(Ok(event))) => {
                         steady |= seen.complete;
-                        let lists_again = services.as_mut().is_some_and(|s| s.take(&event));
+                        let lists_again = services.as_mut().is_some_and(|s| s.take(&event, Instant::now().into_std()));
                         seen.take(event);
                         if let (Some(services), Some(peers), true, false) =
                             (&services, &peers, seen.complete, lists_again)
