@@ -7,9 +7,8 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use serde::Serialize;
-use tokio::sync::Notify;
 
-use super::Budget;
+use super::{Budget, doubt::Doubt};
 use crate::telemetry::metrics::PoolMetrics;
 
 /// Why a connection was closed.
@@ -90,8 +89,7 @@ pub(super) struct Tally {
     timed_out: IntCounter,
     closed: Vec<IntCounter>,
     states: [IntGauge; 4],
-    /// Told when the upstream has broken one off.
-    pub(super) broke: Notify,
+    pub(super) doubt: Doubt,
 }
 
 const CALLS: usize = 0;
@@ -117,7 +115,7 @@ impl Tally {
             timed_out: event("acquire_timeout"),
             closed: Closed::ALL.map(|why| metrics.event("closed", why.name())).to_vec(),
             states: ["in_use", "streams", "idle", "waiting"].map(state),
-            broke: Notify::new(),
+            doubt: Doubt::default(),
         }
     }
 
@@ -215,7 +213,7 @@ impl Tally {
     pub(super) fn closed(&self, reason: Closed) {
         self.closed[reason as usize].inc();
         if reason == Closed::Error {
-            self.broke.notify_one();
+            self.doubt.raise();
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod counts;
+mod doubt;
 mod error;
 mod http1;
 mod incarnation;
@@ -102,10 +103,6 @@ struct Shared<B: Outgoing> {
     tally: Arc<Tally>,
     /// Told when a slot is given back while the pool drains.
     returned: Notify,
-    /// Whether the upstream has just broken a connection, and may be about to break all.
-    doubtful: AtomicBool,
-    /// Told when it no longer is.
-    certain: Notify,
 }
 
 struct Idle<B: Outgoing> {
@@ -137,8 +134,6 @@ impl<B: Outgoing> Pool<B> {
             idle: Mutex::new(Idle { connections: Vec::new(), draining: false }),
             tally: Arc::new(Tally::new(metrics)),
             returned: Notify::new(),
-            doubtful: AtomicBool::new(false),
-            certain: Notify::new(),
         }))
     }
 
@@ -224,23 +219,25 @@ impl<B: Outgoing> Pool<B> {
     /// of the loss of its last one would else follow it.
     pub async fn tend(self) {
         loop {
+            let doubt = &self.0.tally.doubt;
             let broke = tokio::select! {
-                () = self.0.tally.broke.notified() => true,
+                () = doubt.raised() => true,
                 () = sleep(LOOK) => false,
             };
             if broke {
                 // A process that ends may close what it listens to a little later.
-                self.0.doubtful.store(true, Ordering::Relaxed);
                 sleep(ENDING).await;
             }
             let closed = self.reap();
             if broke {
-                self.0.doubtful.store(false, Ordering::Relaxed);
-                self.0.certain.notify_waiters();
+                doubt.settle();
             }
             if closed || broke {
                 // What it says is kept; that it cannot be reached, the next request says.
-                drop(self.probe().await);
+                let listens = self.probe().await.is_ok();
+                if broke && listens {
+                    doubt.trust();
+                }
             }
         }
     }
@@ -282,13 +279,6 @@ impl<B: Outgoing> Shared<B> {
         let connected = (self.connector)().await;
         self.incarnation.learn(&connected);
         connected
-    }
-
-    async fn certain(&self) {
-        let certain = self.certain.notified();
-        if self.doubtful.load(Ordering::Relaxed) {
-            certain.await;
-        }
     }
 
     fn line(&self, budget: Budget) -> (&Arc<Semaphore>, usize) {

@@ -65,8 +65,8 @@ impl<B: Outgoing> Default for Sending<B> {
 impl<B: Outgoing> Sending<B> {
     /// `keeps`: the request is kept once it is out, until somebody takes it.
     pub fn begin(&mut self, request: Box<Request<B>>, keeps: bool) {
-        self.keeps = keeps;
         self.drop_sent();
+        self.keeps = keeps;
         self.framing = encode::head(&request, &mut self.front);
         self.asks = self.framing != Framing::Sized(0);
         self.begun = false;
@@ -87,6 +87,7 @@ impl<B: Outgoing> Sending<B> {
 
     /// Nobody needs it any more.
     pub fn drop_sent(&mut self) {
+        self.keeps = false;
         self.sent = None;
         self.head = Vec::new();
     }

@@ -50,9 +50,9 @@ impl<B: Outgoing> Slot<B> {
     /// # Errors
     /// [`AcquireError::Unreachable`].
     pub async fn connection(&mut self) -> Result<Connection<B>, AcquireError> {
-        if self.pool.doubtful.load(Ordering::Relaxed) {
+        if self.pool.tally.doubt.is_raised() {
             // Boxed, as every rare way is.
-            Box::pin(self.pool.certain()).await;
+            Box::pin(self.pool.tally.doubt.settled()).await;
         }
         // A stream takes an idle one, too, and does not give it back: opening one takes time in
         // which the session's next call would overtake it, and what the server says to that on the
@@ -70,6 +70,7 @@ impl<B: Outgoing> Slot<B> {
     /// # Errors
     /// [`AcquireError::Unreachable`].
     pub async fn fresh(&mut self) -> Result<Connection<B>, AcquireError> {
+        self.pool.tally.doubt.settled().await;
         let began = Instant::now();
         let deadline = *self.deadline.get_or_insert(began + self.pool.limits.acquire_timeout);
         let mut pause = Duration::from_millis(10);

@@ -220,7 +220,7 @@ pub async fn hold(exchange: &Exchange, streamed: &mut Streamed) -> Result<Option
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(cause))) => {
-                streamed.broken();
+                streamed.close(Closed::Error);
                 return Err(Failure::lost(&format!(
                     "the server broke off in the middle of its answer: {cause}"
                 )));

@@ -93,10 +93,10 @@ impl Streamed {
         }
     }
 
-    /// The upstream's part has broken off.
-    pub fn broken(&mut self) {
+    /// The upstream's part ends early.
+    pub fn close(&mut self, reason: Closed) {
         if let Some((_, connection)) = self.upstream.take() {
-            connection.close(Closed::Error);
+            connection.close(reason);
         }
     }
 
@@ -183,7 +183,7 @@ impl Streamed {
             }
             Poll::Ready(Some(Err(cause))) => {
                 tracing::debug!(%cause, "the server broke off in the middle of its answer");
-                self.broken();
+                self.close(Closed::Error);
                 self.last_words(Ending::UpstreamLost, ticket, Some(cause))
             }
         }
@@ -270,7 +270,7 @@ impl Streamed {
         match self.poll_upstream(context) {
             Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
                 ticket.will_be(outcome(ending, ticket.class()));
-                self.broken();
+                self.close(Closed::NotReusable);
                 self.ended = true;
                 Poll::Ready(Some(Err(Broken::CutShort)))
             }
@@ -304,7 +304,11 @@ impl Streamed {
             }
             _ => String::new(),
         };
-        self.broken();
+        // What ends with its connection may have ended with its server; any other end is ours.
+        self.close(match &self.events {
+            Events::Open { framed: false, .. } if ending == Ending::UpstreamLost => Closed::Error,
+            _ => Closed::NotReusable,
+        });
         self.ended = true;
         match (&self.events, cause) {
             (Events::Open { .. }, _) => {

@@ -304,3 +304,21 @@ async fn nothing_is_sent_to_a_server_that_has_just_broken_a_connection() {
         assert!(client.message().await.starts_with("HTTP/1.1 200"));
     }
 }
+
+/// One that breaks connections as it likes, or as a client makes it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_on_listening_is_waited_for_once_a_second() {
+    let mut world = World::start(Settings::default()).await;
+    for (pause, waits) in [(0.0, true), (0.1, false), (0.7, false), (1.1, true)] {
+        sleep(seconds(pause)).await;
+        let (mut client, broken) = world.held(&call("1", "")).await;
+        drop(broken);
+        assert!(client.message().await.contains("-32011"));
+        let began = Instant::now();
+        let (mut next, mut server) = world.held(&call("2", "")).await;
+        assert_eq!(began.elapsed() >= seconds(0.02), waits, "{pause} {:?}", began.elapsed());
+        server.send(&ANSWER.replace("Content-Type", "Connection: close\r\nContent-Type")).await;
+        next.message().await;
+        sleep(seconds(0.1)).await;
+    }
+}

@@ -149,3 +149,19 @@ async fn a_listen_that_is_no_stream_ends_by_itself() {
     let answer = client.message().await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}  "), "{answer}");
 }
+
+/// It is us who break it, and not a server that is about to end.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_a_drain_ends_holds_no_call_up() {
+    let mut world = World::start(Settings::default()).await;
+    let (_held, _busy) = world.held(&call("1", "")).await;
+    let (mut stream, mut server) = world.held(&get("")).await;
+    server.send(EVENTS).await;
+    stream.until("\r\n\r\n").await;
+    world.drain.tell(Event::Requested).await;
+    stream.until("retry: ").await;
+    stream.until("0\r\n\r\n").await;
+    let began = Instant::now();
+    let (_client, _server) = world.held(&call("2", "")).await;
+    assert!(began.elapsed() < seconds(0.01), "{:?}", began.elapsed());
+}
