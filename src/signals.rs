@@ -40,14 +40,14 @@ impl Signals {
         tracing::info!(signal = name, "signal");
     }
 
-    /// Tells the drain of each, for ever; and `late` of those that come behind its end.
-    pub async fn run(mut self, drain: DrainHandle, late: Arc<Notify>) {
+    /// Tells the drain of each, for ever; and `again` of all but the first.
+    pub async fn run(mut self, drain: DrainHandle, again: Arc<Notify>) {
+        self.next().await;
+        drain.tell(Event::Signal).await;
         loop {
             self.next().await;
             drain.tell(Event::Signal).await;
-            if drain.is_over() {
-                late.notify_one();
-            }
+            again.notify_one();
         }
     }
 }

@@ -12,7 +12,10 @@ use tokio::{
 
 use super::CLOSE_TIME;
 use crate::{
-    drain::{DrainWatch, Phase, handle::Connections},
+    drain::{
+        DrainWatch, Phase,
+        handle::{Connections, Snapshot},
+    },
     inflight::{Ending, Inflight},
     serve::Stage,
     tasks::Group,
@@ -23,6 +26,9 @@ const LATE_CUT: &str = "late cut";
 /// Longest that a pod that has drained stays for what clients send on connections that they keep:
 /// Node's close theirs after 4 s.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// What it may take to tell clients that their calls are cut.
+const TOLD: Duration = Duration::from_millis(100);
 
 /// Tells the data port when clients are to go elsewhere. `passes_on`: whether another pod takes what
 /// comes here late.
@@ -54,22 +60,48 @@ pub struct Leaving {
     pub connections: Arc<Connections>,
     pub drained: DrainWatch,
     pub inflight: Inflight,
-    /// Told of a signal that comes behind the drain's end: nothing is waited for any more.
-    pub late: Arc<Notify>,
+    /// Told of each signal but the first: nothing is waited for any more.
+    pub again: Arc<Notify>,
+    /// Whether our server runs as our child, which is stopped after this.
+    pub has_child: bool,
 }
 
 impl Leaving {
-    /// Lingers, and closes the data port.
+    #[must_use]
+    pub fn new(
+        connections: Arc<Connections>,
+        drained: DrainWatch,
+        inflight: Inflight,
+        has_child: bool,
+    ) -> Self {
+        Self { connections, drained, inflight, again: Arc::default(), has_child }
+    }
+
+    /// Lingers, and closes the data port. `restarts`: our child has ended by itself, and whoever runs
+    /// us waits for our end to start both again.
     pub async fn leave(
         self,
         group: &mut Group,
         stage: &watch::Sender<Stage>,
         passes_on: impl Fn() -> bool,
+        restarts: bool,
     ) {
-        if passes_on() {
+        if !restarts && passes_on() {
             self.linger().await;
         }
-        self.close(group, stage, passes_on());
+        let now = Instant::now();
+        let snapshot = self.drained.snapshot();
+        let until = match snapshot.timeline {
+            _ if self.inflight.exchanging() == 0 => now,
+            _ if restarts => now + LINGER,
+            _ if passes_on() => self.passes_until(&snapshot),
+            timeline => timeline.map_or(now, |timeline| Instant::from_std(timeline.cut_at)),
+        };
+        self.close(group, stage.clone(), until.max(now));
+    }
+
+    fn passes_until(&self, snapshot: &Snapshot) -> Instant {
+        Instant::from_std(snapshot.passes_until(Instant::now().into_std(), self.has_child))
     }
 
     /// A client whose connection closes just as it sends its next call loses that call, and no proxy
@@ -87,29 +119,19 @@ impl Leaving {
                 self.connections.none_left().await;
             }
         };
-        let now = Instant::now();
-        let until = Instant::from_std(snapshot.passes_until(now.into_std())).min(now + LINGER);
+        let until = self.passes_until(&snapshot).min(Instant::now() + LINGER);
         tokio::select! {
             _ = timeout_at(until, left) => {}
-            // Again, for `close`.
-            () = self.late.notified() => self.late.notify_one(),
+            // Once more, for `close`.
+            () = self.again.notified() => self.again.notify_one(),
         }
     }
 
-    /// What goes to another pod needs no server of ours: calls are let go on as long as there is
-    /// time, and then told so; streams, which would stay to the end of it, are not.
-    fn close(self, group: &mut Group, stage: &watch::Sender<Stage>, passes_on: bool) {
-        let Self { inflight, late, .. } = self;
-        let now = Instant::now();
-        let snapshot = self.drained.snapshot();
-        let until = match snapshot.timeline {
-            _ if inflight.exchanging() == 0 => None,
-            _ if passes_on => Some(snapshot.passes_until(now.into_std())),
-            timeline => timeline.map(|timeline| timeline.cut_at),
-        };
-        let cut_at = until.map_or(now, Instant::from_std).max(now);
-        stage.send_replace(Stage::Close(cut_at + CLOSE_TIME));
-        let stage = stage.clone();
+    /// What goes to another pod needs no server of ours: calls are let go on until then, and told;
+    /// streams, which would stay to the end of it, are not.
+    fn close(self, group: &mut Group, stage: watch::Sender<Stage>, until: Instant) {
+        let Self { inflight, again, .. } = self;
+        stage.send_replace(Stage::Close(until + CLOSE_TIME));
         group.spawn(LATE_CUT, async move {
             let calls = async {
                 while inflight.finite() > 0 {
@@ -118,11 +140,15 @@ impl Leaving {
             };
             let ending = tokio::select! {
                 () = calls => Ending::Stream,
-                () = sleep_until(cut_at) => Ending::Cut,
-                () = late.notified() => Ending::Cut,
+                () = sleep_until(until) => Ending::Cut,
+                () = again.notified() => Ending::Cut,
             };
             inflight.end_all(ending);
-            stage.send_replace(Stage::Close(Instant::now() + CLOSE_TIME));
+            let closed = Instant::now() + CLOSE_TIME;
+            stage.send_replace(Stage::Close(closed));
+            // What was on its way when the port closed has its answer by then, or is told.
+            sleep_until(closed - TOLD).await;
+            inflight.end_all(Ending::Cut);
             pending::<()>().await;
         });
     }

@@ -13,11 +13,12 @@ use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Notify, oneshot, watch},
+    sync::{oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
+use self::leave::Leaving;
 use crate::{
     admin::{Admin, Kubelet},
     child::{Child, Ended},
@@ -172,10 +173,8 @@ pub async fn run(
 
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
-    let late = Arc::new(Notify::new());
-    group.spawn("signals", signals.run(drain.clone(), Arc::clone(&late)));
-    let leaving =
-        leave::Leaving { connections, drained: watch.clone(), inflight: inflight.clone(), late };
+    let leaving = Leaving::new(connections, watch.clone(), inflight.clone(), child.is_some());
+    group.spawn("signals", signals.run(drain.clone(), Arc::clone(&leaving.again)));
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool", pool.clone().tend());
     group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
@@ -202,7 +201,7 @@ pub async fn run(
     group.spawn(ADMIN, serve::run(Tcp::new(bound.admin), admin_port));
 
     let ended = until_drained(&mut group, child.as_mut(), &drain).await?;
-    leaving.leave(&mut group, &data_stage, || ended.is_none() && passes_on()).await;
+    leaving.leave(&mut group, &data_stage, passes_on, ended.is_some()).await;
     until_ended(&mut group, DATA).await?;
     let code = match (ended, child) {
         (Some(ended), _) => ended.code(),

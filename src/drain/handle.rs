@@ -62,11 +62,12 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Until when what another pod answers may pass through this one that has drained; `now`, where
-    /// there is no time.
+    /// there is no time. `has_child`: the server has still to be stopped by us, after that.
     #[must_use]
-    pub fn passes_until(&self, now: Instant) -> Instant {
-        let surely = self.signalled.unwrap_or(now) + AFTER_SIGNAL;
-        self.timeline.map_or(now, |timeline| timeline.cut_at.max(surely)).max(now)
+    pub fn passes_until(&self, now: Instant, has_child: bool) -> Instant {
+        let Some(timeline) = self.timeline else { return now };
+        let surely = if has_child { now } else { self.signalled.unwrap_or(now) + AFTER_SIGNAL };
+        timeline.cut_at.max(surely).max(now)
     }
 }
 
@@ -82,12 +83,6 @@ impl DrainHandle {
     pub async fn tell(&self, event: Event) {
         // The driver is gone only when everything ends anyway.
         let _ = self.0.send(event).await;
-    }
-
-    /// Whether nobody drives any more, since the drain is over.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.0.is_closed()
     }
 
     /// Says that a hook waits, until the guard is dropped.

@@ -192,8 +192,9 @@ pub struct World {
     killed: Arc<Notify>,
     connections: Arc<Connections>,
     inflight: Inflight,
-    /// Told of a signal that comes behind the drain's end.
-    pub late: Arc<Notify>,
+    /// Told of a second signal.
+    pub again: Arc<Notify>,
+    pub has_child: bool,
     /// Of the data port and the admin port. Held: a port whose stage has no sender closes.
     stages: [watch::Sender<Stage>; 2],
     tasks: Group,
@@ -288,7 +289,8 @@ impl World {
             killed: Arc::default(),
             connections: open,
             inflight: left,
-            late: Arc::default(),
+            again: Arc::default(),
+            has_child: false,
             stages,
             tasks,
         };
@@ -423,9 +425,10 @@ impl World {
         self.drain.tell(Event::Signal).await;
         self.until_ended("driver").await;
         let (connections, inflight) = (Arc::clone(&self.connections), self.inflight.clone());
-        let (drained, late) = (self.watch.clone(), Arc::clone(&self.late));
-        let leaving = leave::Leaving { connections, drained, inflight, late };
-        leaving.leave(&mut self.tasks, &self.stages[0], || true).await;
+        let (drained, again) = (self.watch.clone(), Arc::clone(&self.again));
+        let leaving =
+            leave::Leaving { connections, drained, inflight, again, has_child: self.has_child };
+        leaving.leave(&mut self.tasks, &self.stages[0], || true, false).await;
         self.until_ended("data port").await;
     }
 
