@@ -162,8 +162,8 @@ pub fn is_sent(headers: &HeaderMap) -> bool {
     sender(headers) != Sender::Client
 }
 
-/// What a peer hears that has sent a request of a session which is not here.
-async fn not_here(
+/// What a peer hears that has sent a request which is not served here.
+pub async fn not_here(
     exchange: &mut Exchange,
     request: &mut Request<RequestBody>,
     named: Option<&str>,

@@ -165,6 +165,7 @@ async fn handle(
             Box::pin(tunnel::forward(&proxy, &mut exchange, request, &context)).await
         }
         Ok(Way::Server) => forward::forward(&proxy, &mut exchange, request, &context).await,
+        Ok(Way::Nowhere) => Ok(Box::pin(across::not_here(&mut exchange, &mut request, None)).await),
         Ok(Way::Across) => across(&proxy, &mut exchange, request, &context, elsewhere).await,
         Err(failure) => Err(failure.with_body(request.into_body())),
     };
@@ -194,6 +195,8 @@ enum Way {
     Tunnel,
     /// To wherever its session is; or, late, to any other pod.
     Across,
+    /// Back to the peer that has sent it, which knows others.
+    Nowhere,
 }
 
 /// Whether the exchange is served, and by whom.
@@ -229,7 +232,11 @@ async fn admit(
         }
     }
     if phase >= Phase::Draining {
-        Box::pin(decide(proxy, exchange, request.body_mut())).await?;
+        let decided = Box::pin(decide(proxy, exchange, request.body_mut())).await;
+        if decided.is_err() && !exchange.session && across::is_sent(request.headers()) {
+            return Ok(Way::Nowhere);
+        }
+        decided?;
     }
     Ok(if exchange.ticket.class() == Class::Tunnel { Way::Tunnel } else { Way::Server })
 }
