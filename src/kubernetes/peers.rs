@@ -21,8 +21,8 @@ pub struct Services {
     uid: String,
     /// The number of our data port.
     port: u16,
-    /// The Services that offer it, and those that have until a moment ago: a pod that is deleted by
-    /// force leaves its endpoints at once, and what still comes to it has to go somewhere.
+    /// The Services that offer it; where none does any more, the last that have: a pod that is deleted
+    /// by force leaves its endpoints at once, and what still comes to it has to go somewhere.
     ours: HashMap<String, Ours>,
     /// Their slices, by name.
     kept: HashMap<String, Kept>,
@@ -32,15 +32,15 @@ pub struct Services {
     listed: bool,
 }
 
-/// How long a Service stays ours that does not offer us any more: the life of a pod that has left
-/// its endpoints without a drain.
-const STAYS: Duration = Duration::from_secs(10);
+/// Services that let go of a pod at the same time do so within this.
+const TOGETHER: Duration = Duration::from_secs(10);
 
 /// A Service of ours.
 struct Ours {
     /// What it calls our data port: the first name in order, where several lead to it.
     port: String,
-    offered_at: Instant,
+    /// When it ceased to offer us.
+    left_at: Option<Instant>,
 }
 
 /// A slice of a Service of ours.
@@ -80,7 +80,7 @@ impl Services {
                 self.listed = false;
                 self.begin();
             }
-            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice, now),
+            Event::InitApply(slice) | Event::Apply(slice) => self.put(slice),
             Event::Delete(slice) => self.delete(slice.name()),
             Event::InitDone => self.listed = true,
         }
@@ -96,7 +96,7 @@ impl Services {
     }
 
     /// A slice is listed, or has changed.
-    pub fn put(&mut self, slice: &Slice, now: Instant) {
+    pub fn put(&mut self, slice: &Slice) {
         let Some(service) = slice.service() else {
             // Whoever made it by hand may have made it of anything.
             return self.delete(slice.name());
@@ -105,8 +105,8 @@ impl Services {
         let names = slice.ports().filter(|(_, number)| names_us && *number == self.port);
         let offers_us = names.map(|(name, _)| name.to_owned()).min();
         if let Some(port) = offers_us.clone() {
-            let ours = || Ours { port, offered_at: now };
-            self.ours.entry(service.to_owned()).or_insert_with(ours).offered_at = now;
+            let ours = Ours { port, left_at: None };
+            self.ours.entry(service.to_owned()).or_insert(ours);
         }
         if self.ours.contains_key(service) {
             self.passed.remove(slice.name());
@@ -127,12 +127,16 @@ impl Services {
     pub fn settle(&mut self, now: Instant) -> bool {
         for (service, ours) in &mut self.ours {
             let slices = self.kept.values().filter(|slice| slice.service == *service);
-            if let Some(port) = slices.filter_map(|slice| slice.offers_us.as_ref()).min() {
-                ours.port.clone_from(port);
-                ours.offered_at = now;
+            match slices.filter_map(|slice| slice.offers_us.as_ref()).min() {
+                Some(port) => *ours = Ours { port: port.clone(), left_at: None },
+                None => drop(ours.left_at.get_or_insert(now)),
             }
         }
-        self.ours.retain(|_, ours| now < ours.offered_at + STAYS);
+        let offered_until = self.ours.values().map(|ours| ours.left_at.unwrap_or(now)).max();
+        self.ours.retain(|_, ours| {
+            let stays = |left_at| offered_until < Some(left_at + TOGETHER);
+            ours.left_at.is_none_or(stays)
+        });
         let others = self.kept.extract_if(|_, slice| !self.ours.contains_key(&slice.service));
         self.passed.extend(others.map(|(name, slice)| (name, slice.service)));
         self.passed.values().any(|service| self.ours.contains_key(service))
@@ -219,7 +223,7 @@ mod tests {
     fn told_at(now: Instant, services: &mut Services, slices: &[Slice]) -> bool {
         services.begin();
         for slice in slices {
-            services.put(slice, now);
+            services.put(slice);
         }
         services.settle(now)
     }
@@ -325,7 +329,7 @@ mod tests {
         let by_hand: Slice =
             serde_json::from_value(json!({ "metadata": { "name": "a" }, "endpoints": [] }))
                 .unwrap();
-        services.put(&by_hand, Instant::now());
+        services.put(&by_hand);
         assert!(!services.settle(Instant::now()) && services.peers().is_empty());
     }
 
@@ -344,17 +348,32 @@ mod tests {
         assert!(!told(&mut services, &[mine.clone(), more.clone(), foreign.clone()]));
         let without = slice("a", "s", HTTP, &[pod("other", "10.0.0.2")]);
         assert!(!told(&mut services, &[without, foreign]));
-        services.put(&mine, Instant::now());
+        services.put(&mine);
         assert!(!services.settle(Instant::now()));
         assert_eq!(services.peers().len(), 1);
         services.delete("a");
         assert!(!services.settle(Instant::now()) && services.peers().is_empty());
     }
 
-    /// A pod that is deleted by force leaves its Services one after the other, and lives on for a
-    /// moment.
     #[test]
-    fn what_is_not_ours_any_more_is_let_go_of_after_a_while() {
+    fn what_is_not_ours_any_more_is_let_go_of() {
+        let (ours, other) = (pod("ours", "10.0.0.1"), pod("other", "10.0.0.2"));
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let both = [slice("a", "s", HTTP, &[ours.clone(), other.clone()])];
+        let mut services = Services::new("ours", 7070);
+        assert!(!told_at(began, &mut services, &both));
+        // Another Service has taken it over, some time ago.
+        let left = [slice("a", "s", HTTP, &[other]), slice("c", "t", HTTP, &[ours])];
+        for (seconds, peers) in [(60, 2), (69, 2), (70, 1)] {
+            assert!(!told_at(after(seconds), &mut services, &left));
+            assert_eq!((services.peers().len(), services.kept.len()), (peers, peers), "{seconds}");
+        }
+    }
+
+    /// One after the other, as a pod does that is deleted by force.
+    #[test]
+    fn who_is_in_no_endpoints_any_more_keeps_those_that_it_was_in() {
         let (ours, other) = (pod("ours", "10.0.0.1"), pod("other", "10.0.0.2"));
         let alone = slice("c", "t", HTTP, std::slice::from_ref(&ours));
         let named = [("b", 7070), ("a", 7070)];
@@ -362,23 +381,18 @@ mod tests {
         let both = [slice("a", "s", &named, &[ours, other.clone()]), alone.clone()];
         let mut services = Services::new("ours", 7070);
         assert!(!told_at(began, &mut services, &both));
-        assert_eq!(services.peers().len(), 2);
         let left = slice("a", "s", &[("a", 7071)], std::slice::from_ref(&other));
         let foreign = slice("d", "u", HTTP, std::slice::from_ref(&other));
         for (seconds, slices, peers) in [
-            (1, vec![left.clone(), alone.clone()], 2),
-            (2, vec![left.clone(), foreign.clone()], 1),
-            (9, vec![left.clone(), foreign.clone()], 1),
-            (10, vec![left, foreign], 0),
+            (60, vec![left.clone(), alone, foreign.clone()], 2),
+            (61, vec![left.clone(), foreign.clone()], 1),
+            (3600, vec![left, foreign], 1),
         ] {
             let now = began + Duration::from_secs(seconds);
             assert!(!told_at(now, &mut services, &slices), "{seconds}");
             assert_eq!(services.peers().len(), peers, "{seconds}");
-            let address = seen(&services, "other").map(|(address, ..)| address);
-            assert_eq!(address.is_some(), peers > 0, "{seconds}");
-            assert!(address.is_none_or(|address| address == "10.0.0.2:7071"), "{seconds}");
+            assert_eq!(seen(&services, "other").unwrap().0, "10.0.0.2:7071", "{seconds}");
         }
-        assert!(services.kept.is_empty());
     }
 
     #[test]
@@ -388,14 +402,14 @@ mod tests {
         for number in 0..50 {
             let pods: Vec<_> =
                 (0..100).map(|at| pod(&format!("{number}-{at}"), "10.1.0.1")).collect();
-            services.put(&slice(&format!("o-{number}"), "others", HTTP, &pods), Instant::now());
+            services.put(&slice(&format!("o-{number}"), "others", HTTP, &pods));
         }
         // One for another port, which selects every pod there is.
         let all = [pod("ours", "10.0.0.1"), pod("other", "10.0.0.2")];
         let metrics = slice("m", "metrics", &[("metrics", 9090)], &all);
         let ours = slice("a", "s", HTTP, &[pod("ours", "10.0.0.1")]);
         for slice in [metrics, ours] {
-            services.put(&slice, Instant::now());
+            services.put(&slice);
         }
         assert!(!services.settle(Instant::now()));
         assert_eq!((services.kept.len(), services.passed.len()), (1, 51));
