@@ -40,14 +40,17 @@ impl Signals {
         tracing::info!(signal = name, "signal");
     }
 
-    /// Tells the drain of each, for ever; and `again` of all but the first.
+    /// Tells the drain of each, for ever; and `again` of all but the first, and of those that come
+    /// when the drain is over.
     pub async fn run(mut self, drain: DrainHandle, again: Arc<Notify>) {
-        self.next().await;
-        drain.tell(Event::Signal).await;
+        let mut is_first = true;
         loop {
             self.next().await;
             drain.tell(Event::Signal).await;
-            again.notify_one();
+            if !is_first || drain.is_over() {
+                again.notify_one();
+            }
+            is_first = false;
         }
     }
 }

@@ -93,7 +93,7 @@ impl Leaving {
         let snapshot = self.drained.snapshot();
         let until = match snapshot.timeline {
             _ if self.inflight.exchanging() == 0 => now,
-            _ if restarts => now + LINGER,
+            _ if restarts => self.passes_until(&snapshot).min(now + LINGER),
             _ if passes_on() => self.passes_until(&snapshot),
             timeline => timeline.map_or(now, |timeline| Instant::from_std(timeline.cut_at)),
         };

@@ -85,6 +85,12 @@ impl DrainHandle {
         let _ = self.0.send(event).await;
     }
 
+    /// Whether nobody drives any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Says that a hook waits, until the guard is dropped.
     pub async fn hook(&self, hook: Hook) -> HookGuard {
         self.tell(Event::HookCalled(hook)).await;

@@ -12,7 +12,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+/// How long a process may take to end once its connections broke. Starting one takes longer.
+pub(super) const ENDING: Duration = Duration::from_millis(20);
 
 /// How long who was found to listen after all is not doubted again: a server that breaks connections
 /// now and then, or a client that makes it do so, holds nobody up for more than a look per second.
@@ -50,10 +56,11 @@ impl Doubt {
         self.doubt();
     }
 
-    /// The process has had the time to end.
-    pub fn settle(&self) {
-        self.doubtful.store(false, Relaxed);
+    /// The process has had the time to end. Whether there was a doubt.
+    pub fn settle(&self) -> bool {
+        let was_doubtful = self.doubtful.swap(false, Relaxed);
         self.settled.notify_waiters();
+        was_doubtful
     }
 
     /// It still listens.
@@ -65,11 +72,11 @@ impl Doubt {
         self.doubtful.load(Relaxed)
     }
 
-    /// Waits until it is settled, if it is raised.
+    /// Waits until it is settled, if it is raised; no longer than that may take.
     pub async fn settled(&self) {
         let settled = self.settled.notified();
         if self.is_raised() {
-            settled.await;
+            drop(timeout(ENDING, settled).await);
         }
     }
 

@@ -37,15 +37,13 @@ pub use self::{
     error::{AcquireError, ExchangeError},
     slot::{Held, Slot},
 };
-use self::{counts::Tally, incarnation::Incarnation};
+use self::{counts::Tally, doubt::ENDING, incarnation::Incarnation};
 use crate::telemetry::metrics::PoolMetrics;
 
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest that a probe may take.
 const PROBE: Duration = Duration::from_secs(1);
-/// How long a process may take to end once its connections broke. Starting one takes longer.
-const ENDING: Duration = Duration::from_millis(20);
 
 /// What a connector gives: any byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -229,13 +227,11 @@ impl<B: Outgoing> Pool<B> {
                 sleep(ENDING).await;
             }
             let closed = self.reap();
-            if broke {
-                doubt.settle();
-            }
+            let was_doubtful = broke && doubt.settle();
             if closed || broke {
                 // What it says is kept; that it cannot be reached, the next request says.
                 let listens = self.probe().await.is_ok();
-                if broke && listens {
+                if was_doubtful && listens {
                     doubt.trust();
                 }
             }

@@ -233,7 +233,9 @@ async fn admit(
     }
     if phase >= Phase::Draining {
         let decided = Box::pin(decide(proxy, exchange, request.body_mut())).await;
-        if decided.is_err() && !exchange.session && across::is_sent(request.headers()) {
+        // A larger one could not be sent again, and hears from us why.
+        let may_go_on = !exchange.session && request.body().is_small();
+        if decided.is_err() && may_go_on && across::is_sent(request.headers()) {
             return Ok(Way::Nowhere);
         }
         decided?;

@@ -158,6 +158,12 @@ impl RequestBody {
         Some(Self { ahead, kept: Some(Box::default()), ..Self::empty() })
     }
 
+    /// Whether it is small enough to be kept, as far as is known beforehand.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.size_hint().upper().is_some_and(|most| most <= KEPT as u64)
+    }
+
     /// What passes from now on is noted there.
     pub fn note_in(&mut self, note: Note) {
         self.note = Some(note);

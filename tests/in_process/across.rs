@@ -486,6 +486,12 @@ async fn what_two_pods_do_not_serve_any_more_goes_to_the_third() {
         a.asked(&call("1", "")).await.message().await;
         assert_eq!(third.asked(), ["tools/call -"]);
     }
+    // It could not be sent again.
+    pods.tell(&[("a", true, true), ("b", true, false)]);
+    let text = r#"{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"t","text":""#;
+    let request = post(&format!("{text}{}\"}}}}", "x".repeat(100_000)), "");
+    let answer = a.asked(&request).await.message().await;
+    assert!(answer.contains(r#""id":17,"error":{"code":-32010"#), "{answer}");
 }
 
 /// Nobody has been told yet to go elsewhere.

@@ -309,7 +309,7 @@ async fn nothing_is_sent_to_a_server_that_has_just_broken_a_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_goes_on_listening_is_waited_for_once_a_second() {
     let mut world = World::start(Settings::default()).await;
-    for (pause, waits) in [(0.0, true), (0.1, false), (0.7, false), (1.1, true)] {
+    for (pause, waits) in [(0.0, true), (0.1, false), (0.6, false), (0.3, true)] {
         sleep(seconds(pause)).await;
         let (mut client, broken) = world.held(&call("1", "")).await;
         drop(broken);
