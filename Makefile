@@ -24,7 +24,7 @@ lint: ## Formatting, clippy with warnings denied, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then \
-	  cargo deny --offline check bans licenses sources; \
+	  $(CARGO) fetch --locked && cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny); left out"; [ "$${CI:-}" != true ]; fi
 
 image: ## Build the image; PLATFORMS="amd64 arm64" for both
