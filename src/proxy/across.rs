@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::{
     Exchange, Proxy,
+    admission::decide,
     answer::{Failure, unless_ended},
-    decide, forward, headers,
+    forward, headers,
     peers::{self, Held, PEER},
     received::{Answer, plain, receive, whole},
     reopen::{self, NotReopened},
