@@ -11,6 +11,7 @@ use memchr::memchr;
 pub enum Refusal {
     TwoFramings,
     TwoLengths,
+    LongLength,
     HeadTooLarge,
     TooManyFields,
     HeadTimeout,
@@ -20,7 +21,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> &'static str {
         match self {
-            Refusal::TwoFramings | Refusal::TwoLengths => "400 Bad Request",
+            Refusal::TwoFramings | Refusal::TwoLengths | Refusal::LongLength => "400 Bad Request",
             Refusal::HeadTooLarge | Refusal::TooManyFields => "431 Request Header Fields Too Large",
             Refusal::HeadTimeout => "408 Request Timeout",
         }
@@ -34,6 +35,9 @@ impl Refusal {
                  where it ends"
             }
             Refusal::TwoLengths => "the request has two Content-Length values that differ",
+            Refusal::LongLength => {
+                "the request's Content-Length is longer than any length needs to be"
+            }
             Refusal::HeadTooLarge => "the request's head is larger than max_header_bytes allows",
             Refusal::TooManyFields => "the request has more header fields than max_headers allows",
             Refusal::HeadTimeout => "the request's head did not arrive within header_timeout",
@@ -46,6 +50,7 @@ impl Refusal {
         match self {
             Refusal::TwoFramings => "two_framings",
             Refusal::TwoLengths => "two_lengths",
+            Refusal::LongLength => "long_length",
             Refusal::HeadTooLarge => "head_too_large",
             Refusal::TooManyFields => "too_many_fields",
             Refusal::HeadTimeout => "head_timeout",
@@ -206,6 +211,10 @@ impl Head {
             None => return Ok(true),
             Some(b'c' | b'C') if self.fields > 0 => {
                 if let Some(value) = field(line, b"content-length") {
+                    // What a read broke off was kept as far as this.
+                    if line.len() >= LINE {
+                        return Err(Refusal::LongLength);
+                    }
                     let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     if self.length.is_some() && self.length != length {
                         return Err(Refusal::TwoLengths);
