@@ -7,7 +7,13 @@ mod hooks;
 mod kubelet;
 mod status;
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -108,9 +114,7 @@ impl Admin {
 
     /// Begins a drain for whoever may ask; `?wait` answers once it is over.
     async fn begin(&self, request: &Request<Incoming>, context: &Context) -> Answer {
-        // A page in a browser of this machine is on loopback, too, and always says its origin.
-        let page = request.headers().contains_key(header::ORIGIN);
-        let local = context.remote.ip().to_canonical().is_loopback() && !page;
+        let local = is_from_within(context.remote.ip().to_canonical(), request.headers());
         if !local && !self.has_token(request.headers()) {
             tracing::warn!(remote = %context.remote, "POST /drain refused");
             return text(
@@ -149,8 +153,45 @@ impl Admin {
     }
 }
 
+/// Whether somebody in this pod asks for himself. A mesh brings what comes from other pods over
+/// loopback, too: from another address of it (Istio: 127.0.0.6), or with the fields of a proxy. And
+/// a page in a browser of this machine always says its origin.
+fn is_from_within(remote: IpAddr, headers: &HeaderMap) -> bool {
+    let is_ours = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let others = ["origin", "forwarded", "via", "x-forwarded-for", "x-forwarded-proto"];
+    is_ours.contains(&remote) && !others.iter().any(|name| headers.contains_key(*name))
+}
+
 /// Compares without telling by its time where the first difference is.
 fn same(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len()
         && given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_a_mesh_or_a_browser_brings_over_loopback_is_not_from_within() {
+        let bare = HeaderMap::new();
+        for (remote, within) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("127.0.0.6", false),
+            ("::6", false),
+            ("10.244.0.7", false),
+        ] {
+            assert_eq!(is_from_within(remote.parse().unwrap(), &bare), within, "{remote}");
+        }
+        for name in ["origin", "x-forwarded-for", "x-forwarded-proto", "via", "forwarded"] {
+            let brought = HeaderMap::from_iter([(
+                header::HeaderName::from_static(name),
+                HeaderValue::from_static("x"),
+            )]);
+            assert!(!is_from_within(IpAddr::V4(Ipv4Addr::LOCALHOST), &brought), "{name}");
+        }
+    }
 }
