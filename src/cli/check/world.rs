@@ -261,8 +261,7 @@ impl Container<'_> {
         let hook = &self.value["lifecycle"]["preStop"];
         let get = &hook["httpGet"];
         (get["path"] == "/prestop" && self.port_of(get) == Some(admin))
-            || words(&hook["exec"]["command"]).any(|word| word.contains("ebbtide"))
-            || words(&hook["exec"]["command"]).any(|word| word.contains("/prestop"))
+            || server::runs_to_wait(hook, admin)
     }
 
     /// A setting that ebbtide is given, by flag or variable.

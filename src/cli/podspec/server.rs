@@ -85,12 +85,18 @@ pub fn containers(spec: &Value) -> Result<&Vec<Value>, String> {
 /// `ebbtide drain --wait`.
 pub fn waits(hook: &Value, admin: u16) -> bool {
     let get = &hook["httpGet"];
-    let mut words = hook["exec"]["command"].as_array().into_iter().flatten();
-    (get["path"] == "/prestop" && get["port"] == admin)
-        || words.any(|word| {
-            let word = word.as_str().unwrap_or_default();
-            word.contains("ebbtide") || word.contains("/prestop")
-        })
+    (get["path"] == "/prestop" && get["port"] == admin) || runs_to_wait(hook, admin)
+}
+
+/// The same, of what it runs: `ebbtide drain --wait`, alone or in a script, or whatever gets
+/// `/prestop`.
+pub fn runs_to_wait(hook: &Value, admin: u16) -> bool {
+    let says = |text: &str| {
+        let words = hook["exec"]["command"].as_array().into_iter().flatten();
+        words.filter_map(Value::as_str).any(|word| word.contains(text))
+    };
+    ["ebbtide", "drain", "--wait"].iter().all(|text| says(text))
+        || says(&format!(":{admin}/prestop"))
 }
 
 /// Whether the sidecar fits in: its ports, the network.

@@ -185,12 +185,20 @@ fn the_sidecar_sees_the_files_of_a_secret() {
 
 #[test]
 fn a_hook_of_the_servers_own_stays() {
-    let own = json!({"preStop": {"exec": {"command": ["/bye"]}}});
-    let mut pod = with("/spec/containers/0/lifecycle", own.clone());
-    let Ok(Became::Injected(found)) = inject(&mut pod, "Deployment", &options()) else { panic!() };
-    assert_eq!(pod["spec"]["containers"][0]["lifecycle"], own);
-    assert!(found.notes[0].contains("ebbtide drain --wait"), "{:?}", found.notes);
-    assert!(found.is_unprotected);
+    for command in [
+        json!(["/bye"]),
+        json!(["/ebbtide", "drain"]),
+        json!(["sh", "-c", "touch /tmp/ebbtide; sleep 1"]),
+        json!(["/prestop.sh"]),
+    ] {
+        let own = json!({"preStop": {"exec": {"command": command}}});
+        let mut pod = with("/spec/containers/0/lifecycle", own.clone());
+        let became = inject(&mut pod, "Deployment", &options());
+        let Ok(Became::Injected(found)) = became else { panic!() };
+        assert_eq!(pod["spec"]["containers"][0]["lifecycle"], own);
+        assert!(found.notes[0].contains("ebbtide drain --wait"), "{:?}", found.notes);
+        assert!(found.is_unprotected);
+    }
     // One that waits is all that is asked for.
     for hook in [
         json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}}),
