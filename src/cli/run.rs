@@ -14,6 +14,8 @@ use crate::{
     telemetry::log,
 };
 
+const UNUSED: &str = "this variable is no setting of ebbtide and is not used";
+
 pub fn main(matches: &ArgMatches) -> Outcome {
     let command: Vec<OsString> =
         matches.get_many("command").into_iter().flatten().cloned().collect();
@@ -31,12 +33,15 @@ pub fn main(matches: &ArgMatches) -> Outcome {
         Err(invalid) => return Outcome::Usage(invalid.to_string()),
     };
     if matches.get_flag("print_config") {
+        for name in unknown {
+            super::say(std::io::stderr(), &format!("ebbtide: {name}: {UNUSED}\n"));
+        }
         super::say(std::io::stdout(), &settings.print(&raw));
         return Outcome::Done;
     }
     log::start(settings.log_level, settings.log_format);
     for name in unknown {
-        tracing::warn!(name, "this variable is no setting of ebbtide and is not used");
+        tracing::warn!(name, "{UNUSED}");
     }
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     // One thread: a sidecar has a fraction of a core, and a second one only adds wake-ups.
