@@ -87,7 +87,7 @@ pub const TABLE: &[Setting] = &[
         "ANSWER",
         Some("jsonrpc"),
         "What a call gets that comes too late: `jsonrpc`, HTTP 200 with a JSON-RPC error, which \
-         every client survives; or `503` with Retry-After, for gateways that try elsewhere.",
+         every client survives; or, outside of sessions, `503` with Retry-After, for gateways that try elsewhere.",
     ),
     setting(
         "sessions",

@@ -101,13 +101,7 @@ impl Failure {
     /// With a status that gateways take for a reason to try elsewhere: nothing was begun.
     #[must_use]
     pub fn by_status(self) -> Self {
-        let rpc_status = if self.ends_session() { self.rpc_status } else { self.status };
-        Self { rpc_status, ..self }
-    }
-
-    /// Whether it tells the client that its session is over.
-    fn ends_session(&self) -> bool {
-        self.rpc_status == StatusCode::NOT_FOUND
+        Self { rpc_status: self.status, ..self }
     }
 
     /// Told to end before there was an answer.
@@ -227,10 +221,9 @@ impl Failure {
             Some(code) => {
                 let text = error::json(code, &format!("ebbtide: {}", self.text), envelope.as_ref());
                 // There is no session to lose yet: a gateway may try elsewhere.
-                let status = match (class, code) {
-                    (Class::Initialize, Code::Draining) => self.status,
-                    _ => self.rpc_status,
-                };
+                let is_refused = code == Code::Draining && self.outcome == Outcome::Refused;
+                let by_status = class == Class::Initialize && is_refused;
+                let status = if by_status { self.status } else { self.rpc_status };
                 (status, "application/json", text)
             }
             // After an error clients ask twice, or not at all, and then stay without their stream,

@@ -202,8 +202,13 @@ async fn what_comes_too_late_is_refused_in_the_way_that_was_set() {
         let world = World::start(Settings { refuse_with, ..Settings::default() }).await;
         world.drain.tell(Event::Requested).await;
         world.reached(Phase::Drained).await;
-        for session in ["", "Mcp-Method: tools/call\r\n"] {
-            let mut client = world.asked(&call("7", session)).await;
+        for (more, status) in [
+            ("", status),
+            ("Mcp-Method: tools/call\r\n", status),
+            // Elsewhere nobody knows the session; idle, it is over.
+            ("Mcp-Session-Id: s\r\n", "404"),
+        ] {
+            let mut client = world.asked(&call("7", more)).await;
             let answer = client.message().await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
             assert_eq!(answer.contains("retry-after: 1\r\n"), status == "503", "{answer}");
