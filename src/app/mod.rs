@@ -162,14 +162,7 @@ pub async fn run(
         connections: Some(Arc::clone(&connections)),
         handler: proxy,
     };
-    let admin_port = Port {
-        name: "admin",
-        limits: limits::admin_limits(&settings),
-        stages: admin_stages,
-        metrics,
-        connections: None,
-        handler: admin,
-    };
+    let admin_port = admin_port(&settings, admin_stages, metrics, admin);
 
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
@@ -177,7 +170,11 @@ pub async fn run(
     group.spawn("signals", signals.run(drain.clone(), Arc::clone(&leaving.again)));
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool", pool.clone().tend());
-    group.spawn("server restart", restart::accompany(pool.clone(), watch.clone(), drain.clone()));
+    // The kubelet starts this container again; our own child's end is ours.
+    let begins_anew = in_kubernetes && child.is_none();
+    let restarts =
+        restart::follow(pool.clone(), inflight.clone(), watch.clone(), drain.clone(), begins_anew);
+    group.spawn("server restart", restarts);
     if let Some(file) = key_file {
         group.spawn("session keys", file.follow());
     }
@@ -235,6 +232,22 @@ fn admin(
         kubelet: Kubelet::default(),
         restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         drain_token_file: settings.drain_token_file.clone(),
+    }
+}
+
+fn admin_port(
+    settings: &Settings,
+    stages: watch::Receiver<Stage>,
+    metrics: Arc<Metrics>,
+    admin: Arc<Admin>,
+) -> Port<Arc<Admin>> {
+    Port {
+        name: "admin",
+        limits: limits::admin_limits(settings),
+        stages,
+        metrics,
+        connections: None,
+        handler: admin,
     }
 }
 

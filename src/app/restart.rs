@@ -1,5 +1,6 @@
 //! The restart of the server's container: keeps new calls waiting from its hook on, so that the
-//! calls in flight come to an end, until the server answers again.
+//! calls in flight come to an end, until the server answers again. And the one that follows a drain
+//! which a hook of the server's own has asked for: this sidecar has to begin anew, too.
 //!
 //! Never decides that it restarts: the driver does, from the hook.
 
@@ -12,7 +13,9 @@ use crate::{
         DrainHandle, DrainWatch, Phase,
         handle::Event,
         hooks::{Restart, Step},
+        phase::Trigger,
     },
+    inflight::Inflight,
     pool::Pool,
     proxy::RequestBody,
 };
@@ -21,15 +24,43 @@ use crate::{
 /// at all was not restarted.
 const GOING: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(20);
+/// The same, where nobody waits for it.
+const LOOK_IDLY: Duration = Duration::from_millis(200);
 
-/// Goes with every restart, for ever.
-pub async fn accompany(pool: Pool<RequestBody>, watch: DrainWatch, drain: DrainHandle) {
+/// Goes with every restart, for ever. `begins_anew`: somebody starts this process again once it has
+/// ended.
+pub async fn follow(
+    pool: Pool<RequestBody>,
+    inflight: Inflight,
+    watch: DrainWatch,
+    drain: DrainHandle,
+    begins_anew: bool,
+) {
+    let behind_drain = async {
+        if begins_anew {
+            follow_drain(&pool, watch.clone(), &drain).await;
+        }
+    };
+    tokio::join!(accompany(&pool, &inflight, &watch, &drain), behind_drain);
+}
+
+async fn accompany(
+    pool: &Pool<RequestBody>,
+    inflight: &Inflight,
+    watch: &DrainWatch,
+    drain: &DrainHandle,
+) {
     loop {
         watch.clone().until(|now| now.restart == Restart::Finishing).await;
         let (mut ends, mut stops) = (watch.clone(), watch.clone());
         let restart = async {
             let idle = async {
                 let held = pool.hold_calls().await;
+                // Answered on another stream, or awaited by a client that comes back: these hold no
+                // place in the pool.
+                while inflight.pending() > 0 {
+                    sleep(LOOK).await;
+                }
                 drain.tell(Event::Restart(Step::Idle)).await;
                 held
             };
@@ -56,5 +87,18 @@ pub async fn accompany(pool: Pool<RequestBody>, watch: DrainWatch, drain: DrainH
             // The pod ends: what is left of the server is for the calls that still come.
             _ = ends.reached(Phase::Withdrawing) => return std::future::pending().await,
         }
+    }
+}
+
+/// Tells the driver when the server is another process than the one that a drain was asked for. Its
+/// container has restarted, and the pod goes on: with `ebbtide drain --wait` as its hook, which the
+/// kubelet runs then, too, the pod would else be drained for good.
+async fn follow_drain(pool: &Pool<RequestBody>, mut watch: DrainWatch, drain: &DrainHandle) {
+    if watch.reached(Phase::Drained).await.trigger == Some(Trigger::Request) {
+        let before = pool.incarnation();
+        while pool.probe().await.is_err() || pool.incarnation() == before {
+            sleep(LOOK_IDLY).await;
+        }
+        drain.tell(Event::ServerRestarted).await;
     }
 }

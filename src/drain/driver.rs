@@ -203,6 +203,13 @@ impl Driver {
                 self.inflight.end_all(Ending::UpstreamLost);
                 self.facts.cut_requested = true;
             }
+            Event::ServerRestarted => {
+                warn!(
+                    "the server's container has restarted behind the drain, and the pod goes on: \
+                     ending, to be started anew and serve again"
+                );
+                self.may_exit = true;
+            }
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Event {
     Learned(Fact),
     /// The server that we supervise ended by itself.
     ServerEnded,
+    /// The server's container has restarted behind a drain that somebody asked for.
+    ServerRestarted,
 }
 
 /// What the driver tells.

@@ -2,10 +2,10 @@
 //! crash, a sidecar that is killed. Two replicas, since a pod is out of the Service while a
 //! container of it is away.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    manifest::{Manifest, NEXT_SERVER},
+    manifest::{Manifest, NEXT_SERVER, SERVER_WITH_EBBTIDE},
     namespace::Namespace,
     rehearsal::Report,
 };
@@ -79,4 +79,22 @@ fn a_sidecar_that_was_killed_comes_back_and_serves() {
     namespace.ask(&pod, 3000, "/kill/ebbtide").unwrap();
     namespace.sidecar_restarted(&pod);
     namespace.rehearse(500).end().assert_nothing_lost();
+}
+
+/// As the hook of images without a shell does, which the kubelet runs here, too.
+#[test]
+fn a_restart_of_the_server_whose_hook_drains_leaves_no_pod_drained() {
+    let mut manifest = Manifest::native_sidecar().replicas(2);
+    let server = &mut manifest.pod()["containers"][0];
+    server["image"] = SERVER_WITH_EBBTIDE.into();
+    server["command"] = json!(["/mcp-server"]);
+    server["lifecycle"]["preStop"] = json!({"exec": {"command": ["/ebbtide", "drain", "--wait"]}});
+    let namespace = Namespace::with(manifest);
+    let load = namespace.rehearse(2_000);
+    let pod = namespace.busy_pod();
+    namespace.ask(&pod, 3000, "/break-health").unwrap();
+    namespace.server_restarted(&pod);
+    namespace.sidecar_restarted(&pod);
+    load.end().assert_nothing_lost();
+    assert_eq!(namespace.status(&pod)["phase"], "Serving");
 }

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 const IMAGES: [(&str, &str); 3] = [
     ("ghcr.io/ebbtide/ebbtide:0.1.0", EBBTIDE),
     ("registry.example/mcp-server:1", "ebbtide.test/mcp-server:1"),
-    ("registry.example/mcp-server-with-ebbtide:1", "ebbtide.test/mcp-server-with-ebbtide:1"),
+    ("registry.example/mcp-server-with-ebbtide:1", SERVER_WITH_EBBTIDE),
 ];
 pub const EBBTIDE: &str = "ebbtide.test/ebbtide:1";
+pub const SERVER_WITH_EBBTIDE: &str = "ebbtide.test/mcp-server-with-ebbtide:1";
 /// The same server by another name, for pods whose image is changed.
 pub const NEXT_SERVER: &str = "ebbtide.test/mcp-server:2";
 

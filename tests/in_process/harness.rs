@@ -220,7 +220,8 @@ impl World {
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics.pool);
         let tended = pool.clone();
         let counts = pool.clone();
-        let restarts = restart::accompany(pool.clone(), watch.clone(), drain.clone());
+        let restarts =
+            restart::follow(pool.clone(), inflight.clone(), watch.clone(), drain.clone(), true);
         let drain_watch = watch.clone();
         let proxy = Arc::new(Proxy {
             pool,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ebbtide::drain::{Phase, Trigger, handle::Event, hooks::Restart};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::harness::{ANSWER, Settings, World, body, call, post, seconds};
+use crate::harness::{ANSWER, EVENTS, Settings, World, body, call, get, post, seconds};
 
 const SERVER: &str = "/prestop";
 const SIDECAR: &str = "/prestop/self";
@@ -151,5 +151,56 @@ async fn readiness_follows_the_trigger() {
         let ready = world.begin_hook("/readyz").await.message().await;
         assert!(ready.starts_with(&format!("HTTP/1.1 {status}")), "{ready}");
         assert!(world.begin_hook("/livez").await.message().await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+/// A call that has no exchange any more runs on the server all the same.
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
+    let mut world = World::start(Settings::default()).await;
+    let session = "Mcp-Session-Id: s\r\n";
+    let (mut client, mut server) = world.held(&call("1", session)).await;
+    server.send(EVENTS).await;
+    server.chunk("id: 1\ndata: {\"method\":\"notifications/progress\"}\n\n").await;
+    client.until("progress").await;
+    drop(client);
+    assert_eq!(server.rest().await, "");
+    let began = Instant::now();
+    let mut waiting = world.begin_hook(SERVER).await;
+    world.until_restart(Restart::Finishing).await;
+    sleep_until(began + seconds(10.0)).await;
+    assert_eq!(world.watch.snapshot().restart, Restart::Finishing);
+    // Its client is back, and hears the answer.
+    let (mut back, mut server) = world.held(&get(&format!("{session}Last-Event-ID: 1\r\n"))).await;
+    server.send(EVENTS).await;
+    server.chunk("data: {\"id\":1,\"result\":{}}\n\n").await;
+    back.until("result").await;
+    assert!(body(&waiting.message().await).contains("its calls have ended"));
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+/// With `ebbtide drain --wait` as its hook, the server's container may restart and the pod go on:
+/// whoever runs this sidecar starts it anew.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_behind_a_drain_that_was_asked_for_ends_it() {
+    for asked in [true, false] {
+        let world = World::start(Settings::default()).await;
+        // Both hooks say that the pod ends.
+        let mut hooks = Vec::new();
+        if asked {
+            world.drain.tell(Event::Requested).await;
+        } else {
+            hooks = vec![world.begin_hook(SERVER).await, world.begin_hook(SIDECAR).await];
+        }
+        world.reached(Phase::Drained).await;
+        drop(hooks);
+        sleep(seconds(60.0)).await;
+        assert!(!world.drain.is_over(), "the server is as it was");
+        world.up.store(false, Relaxed);
+        sleep(seconds(60.0)).await;
+        assert!(!world.drain.is_over(), "it is not back");
+        world.up.store(true, Relaxed);
+        sleep(seconds(1.0)).await;
+        assert_eq!(world.drain.is_over(), asked);
     }
 }
