@@ -22,8 +22,8 @@ use super::{
     timeline::Timings,
 };
 use crate::{
-    inflight::{Ending, Inflight},
-    telemetry::Metrics,
+    inflight::{Ending, Inflight, UNTAKEN_LOOK},
+    telemetry::{Metrics, metrics::Outcome},
 };
 
 /// What the driver works by.
@@ -104,6 +104,7 @@ impl Driver {
     /// Drives until drained and allowed to exit.
     pub async fn run(mut self) {
         let mut expire_at = self.next_expiry();
+        let mut untaken_at = Instant::now() + UNTAKEN_LOOK;
         loop {
             self.look();
             while let Some(next) = machine::step(now(), &self.facts) {
@@ -135,6 +136,10 @@ impl Driver {
                     }
                     self.inflight.expire_pending();
                     expire_at = self.next_expiry();
+                }
+                () = until(Some(untaken_at)) => {
+                    self.inflight.release_untaken();
+                    untaken_at = Instant::now() + UNTAKEN_LOOK;
                 }
             }
         }

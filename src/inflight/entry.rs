@@ -44,6 +44,16 @@ impl Ending {
     }
 }
 
+/// Ends an exchange whose client does not take its answer.
+pub type Release = Box<dyn Fn() + Send + Sync>;
+
+/// How often an answer's client may be found not to have taken what is there for it, at most; and
+/// once the answer has been told to end. It is looked each [`super::UNTAKEN_LOOK`].
+const UNTAKEN: u8 = 12;
+const UNTAKEN_AT_END: u8 = 1;
+/// Nothing is there to be taken.
+const NOTHING: u8 = u8::MAX;
+
 /// What is known of one exchange, shared by its ticket and the registry.
 pub struct Entry {
     /// Grows with every exchange, so that "all that began before" can be told.
@@ -64,6 +74,10 @@ pub struct Entry {
     pub(super) peek: Mutex<Peek>,
     pub(super) ending: AtomicU8,
     pub(super) waker: Mutex<Option<Waker>>,
+    /// How often it was looked since there is something of the answer that its client has not
+    /// taken.
+    untaken: AtomicU8,
+    pub(super) release: OnceLock<Release>,
 }
 
 /// One exchange as `status`, the report and the log show it.
@@ -84,6 +98,49 @@ pub struct Exchange {
 }
 
 impl Entry {
+    pub(super) fn new(
+        sequence: u64,
+        (class, untold): (Class, bool),
+        session: Option<Arc<Session>>,
+        target: Option<Box<str>>,
+    ) -> Self {
+        Self {
+            sequence,
+            class: AtomicU8::new(class as u8),
+            untold: AtomicBool::new(untold),
+            began: Instant::now(),
+            answered: AtomicU8::new(0),
+            session: session.map_or_else(OnceLock::new, OnceLock::from),
+            pends: AtomicBool::new(false),
+            cancelled: Mutex::default(),
+            target,
+            peek: Mutex::default(),
+            ending: AtomicU8::new(0),
+            waker: Mutex::new(None),
+            untaken: AtomicU8::new(NOTHING),
+            release: OnceLock::new(),
+        }
+    }
+
+    /// There is something for the client to take, or there is not.
+    pub(super) fn offers(&self, something: bool) {
+        self.untaken.store(if something { 0 } else { NOTHING }, Ordering::Relaxed);
+    }
+
+    /// Looks once more whether the client takes the answer; whether that was once too often. Who
+    /// keeps an endless stream open keeps nobody waiting, until that is to end.
+    pub(super) fn is_left(&self) -> bool {
+        let most = match (self.ending(), self.class().is_stream()) {
+            (Some(_), _) => UNTAKEN_AT_END,
+            (None, false) => UNTAKEN,
+            (None, true) => return false,
+        };
+        let looked = self.untaken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |looks| {
+            (looks < NOTHING - 1).then(|| looks + 1)
+        });
+        looked.is_ok_and(|looks| looks >= most)
+    }
+
     pub(super) fn class(&self) -> Class {
         Class::ALL[usize::from(self.class.load(Ordering::Relaxed))]
     }

@@ -10,17 +10,17 @@ mod ticket;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use slab::Slab;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 pub use self::{
-    entry::{Ending, Entry, Exchange},
+    entry::{Ending, Entry, Exchange, Release},
     note::Note,
     ticket::Ticket,
 };
@@ -32,6 +32,9 @@ use crate::{
         metrics::{Moves, Outcome},
     },
 };
+
+/// How often it is looked whether clients take their answers.
+pub const UNTAKEN_LOOK: Duration = Duration::from_secs(5);
 
 /// How many exchanges ended how, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,20 +105,8 @@ impl Inflight {
         if let (Some(session), false) = (&session, class.is_stream()) {
             session.begin();
         }
-        let entry = Arc::new(Entry {
-            sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
-            class: AtomicU8::new(class as u8),
-            untold: AtomicBool::new(untold),
-            began: Instant::now(),
-            answered: AtomicU8::new(0),
-            session: session.map_or_else(OnceLock::new, OnceLock::from),
-            pends: AtomicBool::new(false),
-            cancelled: Mutex::default(),
-            target,
-            peek: Mutex::default(),
-            ending: AtomicU8::new(0),
-            waker: Mutex::new(None),
-        });
+        let sequence = self.0.sequence.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry::new(sequence, (class, untold), session, target));
         let key = lock(&self.0.entries).insert(Arc::clone(&entry));
         self.0.gauge(class).fetch_add(1, Ordering::Relaxed);
         self.0.metrics.begun(class);
@@ -265,17 +256,32 @@ impl Inflight {
         }
     }
 
+    /// Ends those whose clients have stopped taking the answer: a place at the server is not theirs
+    /// to keep, and no drain waits for them. To be asked each [`UNTAKEN_LOOK`].
+    pub fn release_untaken(&self) {
+        for entry in self.entries(Entry::is_left) {
+            if let Some(release) = entry.release.get() {
+                tracing::info!(class = entry.class().name(), "a client does not take its answer");
+                release();
+            }
+        }
+    }
+
     fn entries(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
-        let entries = lock(&self.0.entries);
+        self.0.entries(wanted)
+    }
+}
+
+impl Shared {
+    fn entries(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        let entries = lock(&self.entries);
         entries
             .iter()
             .filter(|(_, entry)| wanted(entry))
             .map(|(_, entry)| Arc::clone(entry))
             .collect()
     }
-}
 
-impl Shared {
     /// Names what ended during a drain: all that was in flight when it began, and of what came
     /// later whatever was not served.
     fn account(&self, entry: &Entry, outcome: Outcome) {

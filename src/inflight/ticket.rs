@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Ending, Entry, Note, Shared, lock};
+use super::{Ending, Entry, Note, Release, Shared, lock};
 use crate::{
     mcp::{Class, message::Envelope},
     sessions::{Call, Session},
@@ -150,7 +150,17 @@ impl Ticket {
 
     /// Ready when the exchange is to end; else the task is woken when it is.
     pub fn poll_ending(&self, context: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(ending) = self.entry.ending() {
+        self.poll_word(context, |_| true)
+    }
+
+    /// The same, for what has been told to end as a stream, and takes its time.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Ending> {
+        self.poll_word(context, |ending| ending != Ending::Stream)
+    }
+
+    fn poll_word(&self, context: &mut Context<'_>, is_it: fn(Ending) -> bool) -> Poll<Ending> {
+        let word = || self.entry.ending().filter(|ending| is_it(*ending));
+        if let Some(ending) = word() {
             return Poll::Ready(ending);
         }
         let mut waker = lock(&self.entry.waker);
@@ -159,7 +169,19 @@ impl Ticket {
         }
         drop(waker);
         // The word may have come between the first look and the waker.
-        self.entry.ending().map_or(Poll::Pending, Poll::Ready)
+        word().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// There is something of the answer for the client to take, or there is not.
+    pub fn offers(&self, something: bool) {
+        self.entry.offers(something);
+    }
+
+    /// What ends the exchange where its client does not take the answer, of which there is some.
+    pub fn is_released_by(&mut self, release: Release) {
+        // Set once: an exchange has one answer.
+        drop(self.entry.release.set(release));
+        self.offers(true);
     }
 
     /// What the exchange counts as when the ticket is dropped; abandoned unless said.

@@ -1,17 +1,19 @@
 //! The answer's body as hyper's server sees it: known whole, or passed on as it comes. The ticket of
-//! its exchange lives in it.
+//! its exchange lives in the latter.
 //!
-//! Never decides how an answer ends.
+//! Never decides how an answer ends, and never keeps a place at the server for a client that has
+//! stopped taking it.
 
 use std::{
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::streamed::Streamed;
+use super::{last_words::outcome, streamed::Streamed};
 use crate::{inflight::Ticket, pool::ExchangeError};
 
 pub type AnswerFrame = Result<Frame<Bytes>, Broken>;
@@ -24,30 +26,82 @@ pub enum Broken {
     Upstream(#[source] ExchangeError),
     #[error("cut short at the deadline")]
     CutShort,
+    #[error("its client did not take it")]
+    NotTaken,
 }
 
 /// An answer's body.
 pub enum ProxyBody {
-    /// Known whole. The ticket lives until the bytes are handed over.
-    Own {
-        bytes: Option<Bytes>,
-        _ticket: Ticket,
-    },
-    Streamed {
-        streamed: Box<Streamed>,
-        ticket: Option<Ticket>,
-    },
+    /// Known whole: its exchange is over.
+    Own(Option<Bytes>),
+    Streamed(Arc<Passing>),
     /// Under the head that ends HTTP on a connection.
     Nothing,
 }
 
+/// An answer on its way, as far as it has not ended.
+pub struct Passing(Mutex<State>);
+
+enum State {
+    Passes(Box<Streamed>, Ticket),
+    Ended,
+    /// Its client did not take it.
+    Released,
+}
+
 impl ProxyBody {
+    /// What is handed over as a whole needs no server any more: its exchange ends here.
     pub fn own(bytes: Bytes, ticket: Ticket) -> Self {
-        Self::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), _ticket: ticket }
+        drop(ticket);
+        Self::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
-    pub fn streamed(streamed: Box<Streamed>, ticket: Ticket) -> Self {
-        Self::Streamed { streamed, ticket: Some(ticket) }
+    pub fn streamed(streamed: Box<Streamed>, mut ticket: Ticket) -> Self {
+        let passing = Arc::new(Passing(Mutex::new(State::Ended)));
+        let weak = Arc::downgrade(&passing);
+        ticket.is_released_by(Box::new(move || {
+            if let Some(passing) = weak.upgrade() {
+                passing.release();
+            }
+        }));
+        *passing.state() = State::Passes(streamed, ticket);
+        Self::Streamed(passing)
+    }
+}
+
+impl Passing {
+    /// Its client does not take it: it is over, as if the client had left.
+    fn release(&self) {
+        let state = std::mem::replace(&mut *self.state(), State::Released);
+        if let State::Passes(_, mut ticket) = state
+            && let Some(ending) = ticket.ending()
+        {
+            ticket.will_be(outcome(ending, ticket.class()));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<AnswerFrame>> {
+        let mut state = self.state();
+        let polled = match &mut *state {
+            State::Passes(streamed, ticket) => {
+                let polled = streamed.poll(ticket, context);
+                // Whether the client is to take something, or the server to send it.
+                ticket.offers(polled.is_ready());
+                if !streamed.ended {
+                    return polled;
+                }
+                polled
+            }
+            State::Ended => Poll::Ready(None),
+            State::Released => Poll::Ready(Some(Err(Broken::NotTaken))),
+        };
+        *state = State::Ended;
+        polled
     }
 }
 
@@ -57,37 +111,30 @@ impl Body for ProxyBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AnswerFrame>> {
         match self.get_mut() {
-            ProxyBody::Own { bytes, .. } => {
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-            }
-            ProxyBody::Streamed { streamed, ticket } => {
-                let Some(held) = ticket else {
-                    return Poll::Ready(None);
-                };
-                let polled = streamed.poll(held, context);
-                if streamed.ended {
-                    *ticket = None;
-                }
-                polled
-            }
+            ProxyBody::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            ProxyBody::Streamed(passing) => passing.poll(context),
             ProxyBody::Nothing => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            ProxyBody::Own { bytes, .. } => bytes.is_none(),
-            ProxyBody::Streamed { streamed, .. } => streamed.ended,
+            ProxyBody::Own(bytes) => bytes.is_none(),
+            ProxyBody::Streamed(passing) => matches!(*passing.state(), State::Ended),
             ProxyBody::Nothing => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            ProxyBody::Own { bytes, .. } => {
+            ProxyBody::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            ProxyBody::Streamed { streamed, .. } => streamed.size_hint(),
+            ProxyBody::Streamed(passing) => match &*passing.state() {
+                State::Passes(streamed, _) => streamed.size_hint(),
+                State::Ended => SizeHint::with_exact(0),
+                State::Released => SizeHint::new(),
+            },
             ProxyBody::Nothing => SizeHint::with_exact(0),
         }
     }

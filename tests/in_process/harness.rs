@@ -532,6 +532,16 @@ impl Wire {
     }
 
     /// What comes up to and with `end`.
+    /// Sends events until nobody takes them any more, in the middle of one: more than the buffers
+    /// between server and client hold.
+    pub async fn fill_with_events(&mut self) {
+        let event = format!("data: {}\n\n", "x".repeat(1000));
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        while let Ok(written) = timeout(seconds(1.0), self.pipe.write_all(chunk.as_bytes())).await {
+            written.unwrap();
+        }
+    }
+
     pub async fn until(&mut self, end: &str) -> String {
         loop {
             let found = self.read.windows(end.len()).position(|part| part == end.as_bytes());

@@ -1,11 +1,12 @@
 //! Back-pressure: who does not read is not written to, and nothing piles up in between.
 
+use ebbtide::drain::{Phase, handle::Event};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use crate::harness::{EVENTS, PIPE, Settings, Wire, World, call, seconds};
+use crate::harness::{ANSWER, EVENTS, PIPE, Settings, Wire, World, call, get, seconds};
 
 /// Far more than any buffer on the way.
 const MUCH: usize = 16 * 1024 * 1024;
@@ -76,4 +77,43 @@ async fn a_server_that_does_not_read_stops_the_client() {
     server.until("\r\n\r\n").await;
     let (rest, ()) = tokio::join!(fill(&mut client, MUCH - written), read(&mut server, MUCH));
     assert_eq!(written + rest, MUCH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_take_his_answer_keeps_no_place_at_the_server() {
+    let mut settings = Settings::default();
+    settings.pool.max_connections = 1;
+    let mut world = World::start(settings).await;
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    server.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    // One that takes everything, and waits for its server, has all the time.
+    sleep(seconds(120.0)).await;
+    server.chunk("data: 1\n\n").await;
+    client.until("data: 1\n\n").await;
+    server.fill_with_events().await;
+    let began = Instant::now();
+    while server.more().await {}
+    let took = began.elapsed();
+    assert!(took > seconds(50.0) && took < seconds(70.0), "{took:?}");
+    let (mut other, mut server) = world.held(&call("2", "")).await;
+    server.send(ANSWER).await;
+    assert!(other.message().await.ends_with("{}"));
+    // It is no end, and nothing that looks like one.
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_stream_that_nobody_reads() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&get("")).await;
+    server.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    server.fill_with_events().await;
+    // While the pod serves, it may stay as long as it likes.
+    sleep(seconds(300.0)).await;
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Drained).await;
+    assert!(began.elapsed() < seconds(12.0), "{:?}", began.elapsed());
 }
