@@ -17,7 +17,7 @@ use super::{lock, peek::Peek};
 use crate::{
     mcp::{
         Class,
-        message::{Envelope, Message, is_same_id},
+        message::{Envelope, IdKey, Message},
     },
     sessions::{Call, Session},
 };
@@ -69,7 +69,7 @@ pub struct Entry {
     /// Sent to an HTTP+SSE endpoint before its id was seen: once it is, the call is pending.
     pub(super) pends: AtomicBool,
     /// Its requests that the client has told the server to stop: no answer may ever come.
-    pub(super) cancelled: Mutex<Vec<String>>,
+    pub(super) cancelled: Mutex<Vec<IdKey>>,
     pub(super) target: Option<Box<str>>,
     pub(super) peek: Mutex<Peek>,
     pub(super) ending: AtomicU8,
@@ -220,20 +220,19 @@ impl Entry {
         messages
             .iter()
             .filter_map(|message| match message {
-                Message::Request { id: Some(id), method, name }
-                    if !cancelled.iter().any(|other| is_same_id(other, id)) =>
-                {
+                Message::Request { id: Some(id), method, name } => {
                     Some(Call::new(id.clone(), method.clone(), name.clone()))
                 }
                 _ => None,
             })
+            .filter(|call| !cancelled.contains(&call.key))
             .collect()
     }
 
     /// The client gives up its request with this id, if it is one of these.
-    pub(super) fn cancels(&self, id: &str) {
-        if self.calls().iter().any(|call| is_same_id(&call.id, id)) {
-            lock(&self.cancelled).push(id.to_owned());
+    pub(super) fn cancels(&self, id: &IdKey) {
+        if self.calls().iter().any(|call| call.key == *id) {
+            lock(&self.cancelled).push(id.clone());
         }
     }
 }

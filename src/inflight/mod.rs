@@ -25,7 +25,7 @@ pub use self::{
     ticket::Ticket,
 };
 use crate::{
-    mcp::Class,
+    mcp::{Class, message::IdKey},
     sessions::{Session, Sessions},
     telemetry::{
         Metrics,
@@ -338,11 +338,11 @@ impl Shared {
             return;
         };
         session.settle(id);
-        for (_, other) in &*lock(&self.entries) {
-            let is_its = other.session().is_some_and(|other| Arc::ptr_eq(other, session));
-            if is_its {
-                other.cancels(id);
-            }
+        let id = IdKey::of(id);
+        let is_its =
+            |other: &Entry| other.session().is_some_and(|other| Arc::ptr_eq(other, session));
+        for other in self.entries(is_its) {
+            other.cancels(&id);
         }
         self.changed.notify_one();
     }

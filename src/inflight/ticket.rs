@@ -133,6 +133,18 @@ impl Ticket {
         self.entry.calls()
     }
 
+    /// How many of them the client gave up.
+    #[must_use]
+    pub fn cancelled(&self) -> usize {
+        lock(&self.entry.cancelled).len()
+    }
+
+    /// Whether all of the message was seen.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        lock(&self.entry.peek).scanner().is_complete()
+    }
+
     /// The head of the answer is on its way.
     pub fn answered(&self) {
         self.entry.answered.store(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //!
 //! Never answers what was not asked: notifications and responses get no error.
 
-use super::message::{Envelope, Message, is_same_id};
+use super::message::{Envelope, Message};
 
 /// Why ebbtide, and not the server, answers a call. The codes lie in the range that neither the
 /// specification (-32020 to -32099) nor the SDKs (-32000 to -32002) use; what is wrong with the
@@ -45,13 +45,18 @@ pub fn json(code: Code, text: &str, envelope: Option<&Envelope>) -> String {
     }
 }
 
-/// The SSE events that answer every request of the envelope but those that were `answered`, each a
-/// whole event; `id` is null where none is known. Empty where nothing awaits an answer.
+/// The SSE events that answer every request of the envelope but those whose ids, as JSON text, were
+/// answered; each a whole event; `id` is null where none is known. Empty where nothing awaits an
+/// answer.
 #[must_use]
-pub fn events(code: Code, text: &str, envelope: Option<&Envelope>, answered: &[String]) -> String {
-    let awaits = |id: &&str| !answered.iter().any(|known| is_same_id(known, id));
+pub fn events(
+    code: Code,
+    text: &str,
+    envelope: Option<&Envelope>,
+    is_answered: impl Fn(&str) -> bool,
+) -> String {
     match envelope {
-        Some(envelope) => events_for(code, text, ids(envelope).filter(awaits)),
+        Some(envelope) => events_for(code, text, ids(envelope).filter(|id| !is_answered(id))),
         // What has not told what it is may await an answer.
         None => events_for(code, text, [NO_ID]),
     }

@@ -3,12 +3,14 @@
 //!
 //! Never writes anything itself.
 
+use std::collections::HashSet;
+
 use crate::{
     inflight::{Ending, Ticket},
     mcp::{
         Class,
         error::{self, Code},
-        message::{Envelope, Message},
+        message::{Envelope, IdKey, Message},
     },
     sessions::Session,
     telemetry::metrics::Outcome,
@@ -44,7 +46,8 @@ pub fn last_event(ending: Ending, ticket: &Ticket, answered: &[String]) -> Strin
         }
     };
     if class.is_json_rpc() {
-        return error::events(code, text, envelope.as_ref(), answered);
+        let is_answered = |id: &str| !answered.is_empty() && answered.contains(&IdKey::of(id));
+        return error::events(code, text, envelope.as_ref(), is_answered);
     }
     // Whoever listens here may await answers that do not come any more.
     format!("{}{}", answer_pending(code, text, ticket), retry(ticket))

@@ -5,7 +5,7 @@
 //! broken answer is whole.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     future::{Future as _, poll_fn},
     pin::Pin,
     task::{Context, Poll},
@@ -204,7 +204,7 @@ impl Streamed {
     /// Whether the upstream's end leaves a call without an answer, for which nobody can come back.
     fn leaves_unanswered(&self, ticket: &Ticket) -> bool {
         let watch = self.watch.as_ref().filter(|_| ticket.owes());
-        watch.is_some_and(|w| !w.may_come_back(ticket) && !w.unanswered(ticket).is_empty())
+        watch.is_some_and(|w| !w.may_come_back(ticket) && w.has_unanswered(ticket))
     }
 
     fn complete(&mut self, ticket: &mut Ticket) {
@@ -294,7 +294,8 @@ impl Streamed {
         ticket: &mut Ticket,
         cause: Option<ExchangeError>,
     ) -> Poll<Option<AnswerFrame>> {
-        let answered = self.watch.as_ref().map_or(&[][..], |watch| watch.answered());
+        let none = HashSet::new();
+        let answered = self.watch.as_ref().map_or(&none, |watch| watch.answered());
         let all = ticket.class().is_json_rpc() && !answered.is_empty() && !ticket.owes();
         ticket.will_be(if all { Outcome::Completed } else { outcome(ending, ticket.class()) });
         ticket.settled();

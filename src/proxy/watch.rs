@@ -4,14 +4,16 @@
 //!
 //! Never changes what passes, and never keeps an event.
 
+use std::collections::HashSet;
+
 use crate::{
     inflight::Ticket,
     mcp::{
         Class,
         answers::{Answers, Said},
-        message::is_same_id,
+        message::IdKey,
     },
-    sessions::{Call, Sessions},
+    sessions::Sessions,
     telemetry::metrics::Outcome,
 };
 
@@ -19,10 +21,28 @@ use crate::{
 pub struct Watch {
     answers: Answers,
     sessions: Sessions,
+    own: Own,
     /// The exchange's own calls whose answers have passed.
-    answered: Vec<String>,
+    answered: HashSet<IdKey>,
     /// Whether another pod knows what is pending: its sidecar says what has to be said.
     elsewhere: bool,
+}
+
+/// The exchange's own calls. Of a batch they are asked for once, and not with each answer.
+#[derive(Default)]
+struct Own {
+    calls: HashSet<IdKey>,
+    all: bool,
+}
+
+impl Own {
+    fn look(&mut self, ticket: &Ticket) -> &HashSet<IdKey> {
+        if !self.all {
+            self.calls = ticket.calls().into_iter().map(|call| call.key).collect();
+            self.all = self.calls.len() > 1 && ticket.is_whole();
+        }
+        &self.calls
+    }
 }
 
 impl Watch {
@@ -36,25 +56,30 @@ impl Watch {
             _ => false,
         };
         wanted.then(|| {
-            let answered = Vec::new();
+            let (own, answered) = (Own::default(), HashSet::new());
             let (answers, sessions) = (Answers::default(), sessions.clone());
-            Box::new(Self { answers, sessions, answered, elsewhere })
+            Box::new(Self { answers, sessions, own, answered, elsewhere })
         })
     }
 
     /// Takes what passes. Whether anything may still come that matters.
     pub fn pass(&mut self, data: &[u8], ticket: &mut Ticket) -> bool {
-        let Self { answers, sessions, answered, .. } = self;
+        let Self { answers, sessions, own, answered, .. } = self;
         let (mut endpoint, before) = (None, answered.len());
         answers.feed(data, |said| match said {
             Said::Answer(id) if ticket.class().is_stream() => ticket.passes_answer(&id),
-            // Bounded by the calls, however often a server answers them, or what it was not asked.
-            Said::Answer(id) if is_awaited(&id, answered, ticket) => answered.push(id),
-            Said::Answer(_) => {}
+            Said::Answer(id) => {
+                // Bounded by the calls, however often a server answers what it was not asked.
+                let id = IdKey::of(&id);
+                if own.look(ticket).contains(&id) {
+                    answered.insert(id);
+                }
+            }
             Said::Endpoint(text) => endpoint = Some(text),
         });
         if ticket.class() != Class::Stream {
-            if self.answered.len() > before && self.unanswered(ticket).is_empty() {
+            let enough = answered.len() + ticket.cancelled() >= own.calls.len();
+            if answered.len() > before && enough && !self.has_unanswered(ticket) {
                 // The client may leave now.
                 ticket.settled();
                 ticket.will_be(Outcome::Completed);
@@ -70,16 +95,14 @@ impl Watch {
         ticket.session().is_some() || !self.answers.has_begun()
     }
 
-    /// The exchange's own calls that nobody has answered, at the end of its stream.
-    pub fn unanswered(&self, ticket: &Ticket) -> Vec<Call> {
-        if ticket.class().is_stream() {
-            return Vec::new();
-        }
-        unanswered(&self.answered, ticket).collect()
+    /// Whether nobody has answered one of the exchange's own calls, at the end of its stream.
+    pub fn has_unanswered(&self, ticket: &Ticket) -> bool {
+        let is_answered = |id: &IdKey| self.answered.contains(id);
+        !ticket.class().is_stream() && !ticket.calls().iter().all(|call| is_answered(&call.key))
     }
 
     /// The ids that were answered.
-    pub fn answered(&self) -> &[String] {
+    pub fn answered(&self) -> &HashSet<IdKey> {
         &self.answered
     }
 
@@ -88,15 +111,6 @@ impl Watch {
     pub fn may_come_back(&self, ticket: &Ticket) -> bool {
         self.elsewhere || (ticket.session().is_some() && self.answers.is_resumable())
     }
-}
-
-fn unanswered(answered: &[String], ticket: &Ticket) -> impl Iterator<Item = Call> {
-    let is_answered = |call: &Call| answered.iter().any(|id| is_same_id(id, &call.id));
-    ticket.calls().into_iter().filter(move |call| !is_answered(call))
-}
-
-fn is_awaited(id: &str, answered: &[String], ticket: &Ticket) -> bool {
-    unanswered(answered, ticket).any(|call| is_same_id(id, &call.id))
 }
 
 #[cfg(test)]
@@ -117,6 +131,6 @@ mod tests {
             let event = format!("data: {{\"id\":{id},\"result\":1}}\n\n");
             watch.pass(event.repeat(2).as_bytes(), &mut ticket);
         }
-        assert_eq!(watch.answered(), ["1"]);
+        assert_eq!(watch.answered().iter().collect::<Vec<_>>(), [&IdKey::of("1")]);
     }
 }

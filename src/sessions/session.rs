@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::lock;
-use crate::mcp::message::is_same_id;
+use crate::mcp::message::IdKey;
 
 /// How long a call is waited for while no client is there. Clients that come back do so within
 /// seconds; one that died never does.
@@ -33,6 +33,8 @@ const MAX_ALL_PENDING: usize = 16 * 1024;
 pub struct Call {
     /// The JSON-RPC id, as JSON text.
     pub id: String,
+    /// The same, to be compared.
+    pub key: IdKey,
     pub method: String,
     /// `params.name`.
     pub name: Option<String>,
@@ -46,7 +48,7 @@ impl Call {
     #[must_use]
     pub fn new(id: String, method: String, name: Option<String>) -> Self {
         let since = Instant::now();
-        Self { id, method, name, since, heard: since }
+        Self { key: IdKey::of(&id), id, method, name, since, heard: since }
     }
 }
 
@@ -321,7 +323,7 @@ impl Session {
         }
         let before = state.pending.len();
         for call in calls {
-            state.pending.retain(|known| !is_same_id(&known.id, &call.id));
+            state.pending.retain(|known| known.key != call.key);
             if state.pending.len() == MAX_PENDING {
                 state.pending.remove(0);
             }
@@ -337,9 +339,12 @@ impl Session {
 
     /// The call with this id is answered, or nobody awaits it any more; whether it was pending.
     pub fn settle(&self, id: &str) -> bool {
+        let key = IdKey::of(id);
         let mut state = lock(&self.state);
         let before = state.pending.len();
-        state.pending.retain(|call| !is_same_id(&call.id, id));
+        state.pending.retain(|call| call.key != key);
+        // Its server only seemed to be gone.
+        state.unanswered.retain(|call| call.key != key);
         self.count(before, state.pending.len());
         state.pending.len() < before
     }

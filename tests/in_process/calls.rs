@@ -218,6 +218,83 @@ async fn what_comes_too_late_is_refused_in_the_way_that_was_set() {
     }
 }
 
+/// In a session it is an error in any case: a gateway that tries elsewhere would meet a pod that does
+/// not know it, and a 503 ends some clients.
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_busy_session_is_refused_with_an_error_whatever_was_set() {
+    for (refuse_with, of_none) in [(Refusal::JsonRpc, "200"), (Refusal::Status, "503")] {
+        let settings = Settings { refuse_with, ..cut_after(10.0) };
+        let mut world = World::start(settings).await;
+        let session = "Mcp-Session-Id: s\r\n";
+        let (mut client, mut server) = world.held(&call("1", session)).await;
+        server.send(EVENTS).await;
+        client.until("\r\n\r\n").await;
+        world.drain.tell(Event::Requested).await;
+        sleep(seconds(8.0)).await;
+        // Its client does not read, so that it is still there at the cut.
+        server.fill_with_events().await;
+        world.reached(Phase::Cutting).await;
+        let (mut late, mut none) =
+            (world.asked(&call("2", session)).await, world.asked(&call("3", "")).await);
+        let answer = late.message().await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("-32010"), "{answer}");
+        let answer = none.message().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {of_none}")), "{answer}");
+    }
+}
+
+/// It may have opened a session by then: it hears what any call does.
+#[tokio::test(start_paused = true)]
+async fn an_initialize_that_is_cut_gets_an_error_and_one_that_comes_late_503() {
+    let mut world = World::start(cut_after(10.0)).await;
+    let initialize = post(r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#, "");
+    let (mut client, _server) = world.held(&initialize).await;
+    world.drain.tell(Event::Requested).await;
+    let answer = client.message().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("-32010"), "{answer}");
+    world.reached(Phase::Drained).await;
+    let late = world.asked(&initialize).await.message().await;
+    assert!(late.starts_with("HTTP/1.1 503") && late.contains("-32010"), "{late}");
+}
+
+/// The word that the server is gone may be quicker than what it has sent.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_goes_before_the_end() {
+    let answer = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+    for more in ["", "data: {\"method\":\"notifications/progress\"}\n\n"] {
+        let mut world = World::start(Settings::default()).await;
+        let (mut client, mut server) = world.held(&call("1", "")).await;
+        server.send(EVENTS).await;
+        client.until("\r\n\r\n").await;
+        world.drain.tell(Event::ServerEnded).await;
+        server.chunk(&format!("{more}{answer}")).await;
+        let end = client.until("0\r\n\r\n").await;
+        assert!(end.contains(answer) && !end.contains("error"), "{end}");
+        assert_eq!(world.report().await.completed, 1);
+    }
+}
+
+/// However many it answers in one stream, and whatever their ids look like.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_settled_by_its_last_answer() {
+    let mut world = World::start(Settings::default()).await;
+    let id = |number: usize| format!("\"\\n{}{number}\"", "x".repeat(900));
+    let ping = |number| format!("{{\"id\":{},\"method\":\"ping\"}}", id(number));
+    let batch: Vec<String> = (0..60).map(ping).collect();
+    let (mut client, mut server) = world.held(&post(&format!("[{}]", batch.join(",")), "")).await;
+    server.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    for number in (1..60).rev() {
+        server.chunk(&format!("data: {{\"id\":{},\"result\":{{}}}}\n\n", id(number))).await;
+        client.until("result").await;
+    }
+    world.drain.tell(Event::ServerEnded).await;
+    let end = client.until("0\r\n\r\n").await;
+    // Nobody has answered the first.
+    assert_eq!(end.matches("-32011").count(), 1, "{end}");
+    assert!(end.contains(&id(0)), "{end}");
+}
+
 /// A server that writes no length and no chunks ends an answer by closing: whether it was whole
 /// only the last event tells.
 #[tokio::test(start_paused = true)]
