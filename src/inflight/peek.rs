@@ -53,9 +53,7 @@ impl Peek {
         if self.scanner.is_none() && !std::mem::replace(&mut self.looked, true) {
             return Told::by_start(&self.kept);
         }
-        let scanner = self.scanner();
-        let message = scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten();
-        let told = message.map(Told::by_message);
+        let told = Told::by_scanner(self.scanner());
         if told.as_ref().is_some_and(|told| told.class != Class::Initialize) {
             self.kept = Vec::new();
         }

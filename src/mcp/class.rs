@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, Method, header};
 
-use super::message::Message;
+use super::message::{LISTEN, Message, NOTIFICATIONS};
 
 /// The header that names the JSON-RPC method of a modern request (MCP 2026-07-28).
 pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -58,14 +58,12 @@ impl Class {
         let class = match *method {
             Method::POST if is_json(headers) => {
                 return match headers.get(METHOD).map(http::HeaderValue::as_bytes) {
-                    Some(method) if method.starts_with(b"notifications/") => {
-                        (Class::Message, false)
-                    }
-                    Some(method) => (Class::of_request(method), false),
-                    None => (Class::Call, true),
+                    Some(method) if is_counted(method) => (Class::of_request(method), false),
+                    // Neither counts as a call that runs: no server goes by the header alone.
+                    Some(_) | None => (Class::Call, true),
                 };
             }
-            Method::GET if headers.contains_key(header::UPGRADE) => Class::Tunnel,
+            Method::GET if leaves_http(headers) => Class::Tunnel,
             Method::GET if accepts_events(headers) => {
                 if headers.contains_key(LAST_EVENT_ID) {
                     Class::Resume
@@ -84,7 +82,7 @@ impl Class {
     pub fn of_request(method: &[u8]) -> Self {
         match method {
             b"initialize" => Class::Initialize,
-            b"subscriptions/listen" => Class::Listen,
+            method if method == LISTEN.as_bytes() => Class::Listen,
             _ => Class::Call,
         }
     }
@@ -130,13 +128,31 @@ impl Class {
     }
 }
 
+/// Whether a request of this method takes a place among the calls that run.
+fn is_counted(method: &[u8]) -> bool {
+    Class::of_request(method) != Class::Listen && !method.starts_with(NOTIFICATIONS.as_bytes())
+}
+
+/// Whether the client asks for another protocol than HTTP. The upgrade to HTTP/2, which some clients
+/// offer with every request (Java's), is none, and obsolete (RFC 9113, section 3.1).
+fn leaves_http(headers: &HeaderMap) -> bool {
+    let all = headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    headers.contains_key(header::UPGRADE)
+        && all.into_iter().any(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"h2c"))
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let starts_with_json =
         |value: &[u8]| value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/json");
     headers.get(header::CONTENT_TYPE).is_some_and(|value| starts_with_json(value.as_bytes()))
 }
 
-fn accepts_events(headers: &HeaderMap) -> bool {
+/// Whether the answer may be a stream of events.
+#[must_use]
+pub fn accepts_events(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)
         .iter()
@@ -162,13 +178,17 @@ mod tests {
         for (method, headers, expected) in [
             (Method::POST, vec![json], Class::Call),
             (Method::POST, vec![json, ("mcp-method", "tools/call")], Class::Call),
-            (Method::POST, vec![json, ("mcp-method", "subscriptions/listen")], Class::Listen),
-            (Method::POST, vec![json, ("mcp-method", "notifications/x")], Class::Message),
+            // Until the body says the same.
+            (Method::POST, vec![json, ("mcp-method", "subscriptions/listen")], Class::Call),
+            (Method::POST, vec![json, ("mcp-method", "notifications/x")], Class::Call),
             (Method::POST, vec![("content-type", "text/plain")], Class::Plain),
             (Method::POST, vec![], Class::Plain),
             (Method::GET, vec![events], Class::Stream),
             (Method::GET, vec![events, ("last-event-id", "7")], Class::Resume),
             (Method::GET, vec![("upgrade", "websocket")], Class::Tunnel),
+            (Method::GET, vec![events, ("upgrade", "h2c, websocket")], Class::Tunnel),
+            (Method::GET, vec![events, ("upgrade", "H2C")], Class::Stream),
+            (Method::GET, vec![events, ("last-event-id", "7"), ("upgrade", "h2c")], Class::Resume),
             (Method::GET, vec![], Class::Plain),
             (Method::DELETE, vec![("mcp-session-id", "a")], Class::SessionEnd),
             (Method::DELETE, vec![], Class::Plain),

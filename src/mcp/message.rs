@@ -18,6 +18,7 @@ const MAX_BATCH: usize = 256;
 /// Stands for a method that is too long, or not valid text.
 const UNKNOWN: &str = "unknown";
 /// How the methods begin that await no answer.
+pub(super) const LISTEN: &str = "subscriptions/listen";
 pub(super) const NOTIFICATIONS: &str = "notifications/";
 
 /// One JSON-RPC message, as far as it was seen.
@@ -203,6 +204,12 @@ impl Fields {
             }
             None => self.answer.then_some(Message::Response { id }),
         }
+    }
+
+    /// Whether the method is that of a stream, unless another one follows: it would not count as a
+    /// call then, which servers take it for.
+    pub fn may_be_stream(&self) -> bool {
+        self.method.as_deref() == Some(LISTEN)
     }
 
     /// Whether it is a request whatever else comes: it has an id, or a method that asks for an

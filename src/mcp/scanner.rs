@@ -53,13 +53,13 @@ impl Scanner {
 
     /// Takes the body only as far as it tells what the exchange is.
     #[must_use]
-    pub fn first_look(body: &[u8]) -> Option<Message> {
+    pub fn first_look(body: &[u8]) -> Self {
         let mut scanner = Self::default();
         let mut rest = body;
         while !rest.is_empty() && !scanner.is_told() {
             rest = scanner.step(rest);
         }
-        scanner.is_told().then(|| scanner.envelope()?.first().cloned()).flatten()
+        scanner
     }
 
     /// Whether a message that ended was a response.
@@ -72,7 +72,7 @@ impl Scanner {
     #[must_use]
     pub fn is_told(&self) -> bool {
         self.complete
-            || self.fields.is_request()
+            || (self.fields.is_request() && !self.fields.may_be_stream())
             || self.done.first().is_some_and(Message::is_request)
     }
 

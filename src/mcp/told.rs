@@ -7,7 +7,7 @@ use memchr::memchr2;
 
 use super::{
     Class,
-    message::{Message, NOTIFICATIONS},
+    message::{Envelope, Message, NOTIFICATIONS},
     scanner::Scanner,
 };
 
@@ -23,17 +23,27 @@ impl Told {
     /// What a body tells that has begun like this.
     #[must_use]
     pub fn by_start(body: &[u8]) -> Option<Self> {
-        match plain_method(body) {
-            Some(method) if !method.starts_with(NOTIFICATIONS.as_bytes()) => {
-                Some(Self { class: Class::of_request(method), cancels: None })
+        match plain_method(body).map(|method| (Class::of_request(method), method)) {
+            Some((class, method))
+                if class != Class::Listen && !method.starts_with(NOTIFICATIONS.as_bytes()) =>
+            {
+                Some(Self { class, cancels: None })
             }
-            _ => Scanner::first_look(body).map(Self::by_message),
+            _ => Self::by_scanner(&Scanner::first_look(body)),
         }
     }
 
-    /// What the message tells.
+    /// What the scanner has seen tells, if nothing that follows can change it.
     #[must_use]
-    pub fn by_message(message: Message) -> Self {
+    pub fn by_scanner(scanner: &Scanner) -> Option<Self> {
+        let envelope = scanner.is_told().then(|| scanner.envelope()).flatten()?;
+        let told = Self::by_message(envelope.first()?.clone());
+        // Who subscribes in a batch calls beside it, and is counted for that.
+        let calls = matches!(envelope, Envelope::Batch(_)) && told.class == Class::Listen;
+        Some(if calls { Self { class: Class::Call, ..told } } else { told })
+    }
+
+    fn by_message(message: Message) -> Self {
         let class = Class::Call.refine(&message);
         let cancels = match message {
             Message::Notification { method, request } if method == "notifications/cancelled" => {
@@ -121,6 +131,25 @@ mod tests {
         }
     }
 
+    /// What a server would take for a call counts as one.
+    #[test]
+    fn who_says_both_is_counted_as_a_call() {
+        for (body, class) in [
+            (r#"{"id":1,"method":"subscriptions/listen","params":{}}"#, Some(Class::Listen)),
+            (r#"{"id":1,"method":"subscriptions/listen","par"#, None),
+            (
+                r#"{"id":1,"method":"subscriptions/listen","method":"tools/call"}"#,
+                Some(Class::Call),
+            ),
+            (
+                r#"[{"id":1,"method":"subscriptions/listen"},{"id":2,"method":"tools/call"}]"#,
+                Some(Class::Call),
+            ),
+        ] {
+            assert_eq!(Told::by_start(body.as_bytes()).map(|told| told.class), class, "{body}");
+        }
+    }
+
     proptest! {
         /// The short way tells what the scanner tells.
         #[test]
@@ -139,7 +168,7 @@ mod tests {
         ) {
             let body = format!("{{{}}}", keys.join(separator));
             let body = &body.as_bytes()[..cut.min(body.len())];
-            let scanned = Scanner::first_look(body).map(Told::by_message);
+            let scanned = Told::by_scanner(&Scanner::first_look(body));
             prop_assert_eq!(Told::by_start(body), scanned);
         }
     }

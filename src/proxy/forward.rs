@@ -146,7 +146,7 @@ async fn to_movable(
 }
 
 /// The server hears its own word for the session.
-fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) {
+pub fn in_session(exchange: &Exchange, request: &mut Request<RequestBody>) {
     let Some(session) = exchange.ticket.session() else { return };
     ids::to_server(request.headers_mut(), session);
     // No event of before the server opened it anew can be resumed.

@@ -44,6 +44,7 @@ pub async fn forward(
     headers::to_upstream(&mut request, context.client());
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol);
+    forward::in_session(exchange, &mut request);
     let acquired = pin!(async {
         let mut slot = proxy.pool.acquire(Budget::Streams).await?;
         // Fresh, since nobody could send it again if an idle one turned out to be gone.
@@ -112,10 +113,7 @@ async fn pass(client: hyper::upgrade::Upgraded, upgraded: Upgraded, mut ticket: 
         copy(&mut from_server, &mut to_client).await?;
         to_client.shutdown().await
     };
-    let cut = poll_fn(|context| match ticket.poll_ending(context) {
-        std::task::Poll::Ready(Ending::Stream) => std::task::Poll::Pending,
-        other => other,
-    });
+    let cut = poll_fn(|context| ticket.poll_cut(context));
     tokio::select! {
         _ = async { tokio::join!(up, down) } => {}
         _ = cut => {}

@@ -165,3 +165,39 @@ async fn a_stream_that_a_drain_ends_holds_no_call_up() {
     let (_client, _server) = world.held(&call("2", "")).await;
     assert!(began.elapsed() < seconds(0.01), "{:?}", began.elapsed());
 }
+
+/// A subscription that the drain ends is complete; one whose server is gone is not.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_ends_well_only_where_the_drain_ends_it() {
+    for (event, last) in [
+        (Event::Requested, r#""id":"s","result":{"resultType":"complete""#),
+        (Event::ServerEnded, r#""id":"s","error":{"code":-32011"#),
+    ] {
+        let mut world = World::start(Settings::default()).await;
+        let listen = r#"{"jsonrpc":"2.0","id":"s","method":"subscriptions/listen","params":{}}"#;
+        let (mut client, mut server) =
+            world.held(&post(listen, "Mcp-Method: subscriptions/listen\r\n")).await;
+        server.send(EVENTS).await;
+        client.until("\r\n\r\n").await;
+        world.drain.tell(event).await;
+        let end = client.until("0\r\n\r\n").await;
+        assert!(end.contains(last), "{end}");
+    }
+}
+
+/// Whoever says so in the head alone, and calls, is counted as a call.
+#[tokio::test(start_paused = true)]
+async fn who_only_says_that_he_subscribes_takes_the_place_of_a_call() {
+    let mut settings = Settings::default();
+    settings.pool.max_connections = 1;
+    let mut world = World::start(settings).await;
+    let (_client, _server) = world.held(&call("1", "")).await;
+    let twice = r#"{"id":2,"method":"subscriptions/listen","method":"tools/call"}"#;
+    for said in ["subscriptions/listen", "notifications/x"] {
+        for body in [r#"{"id":2,"method":"tools/call"}"#, twice] {
+            let refused = world.asked(&post(body, &format!("Mcp-Method: {said}\r\n"))).await;
+            let refused = { refused }.message().await;
+            assert!(refused.contains("-32012"), "{refused}");
+        }
+    }
+}

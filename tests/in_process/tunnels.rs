@@ -1,8 +1,9 @@
 //! Upgraded connections: from the server's 101 on, no byte of the client is taken for HTTP.
 
-use tokio::io::AsyncWriteExt;
+use ebbtide::drain::{Phase, handle::Event};
+use tokio::{io::AsyncWriteExt, time::Instant};
 
-use crate::harness::{ANSWER, PIPE, Settings, Wire, World, bounded, call};
+use crate::harness::{ANSWER, EVENTS, PIPE, Settings, Wire, World, bounded, call, get, post};
 
 const UPGRADE: &str =
     "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
@@ -109,4 +110,56 @@ async fn a_head_that_is_refused_leaves_the_answer_before_it_whole() {
         assert!(client.message().await.ends_with(&"x".repeat(length)));
         assert!(client.rest().await.starts_with("HTTP/1.1 400"));
     }
+}
+
+/// A server that does not hear that its client is done is cut all the same.
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_was_told_to_end_hears_of_the_cut() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(UPGRADE).await;
+    server.send(SWITCHED).await;
+    client.until("\r\n\r\n").await;
+    let (mut busy, _server) = world.held(&call("1", "")).await;
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Cutting).await;
+    busy.message().await;
+    assert_eq!(client.rest().await, "");
+    world.reached(Phase::Drained).await;
+    assert_eq!(began.elapsed().as_secs(), 30);
+}
+
+/// Java's client offers HTTP/2 with every request. It is none the less one of its session.
+#[tokio::test(start_paused = true)]
+async fn an_offer_of_http2_changes_nothing() {
+    let mut world = World::start(Settings::default()).await;
+    let offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n";
+    let mut open = Vec::new();
+    for (more, class) in [("", "stream"), ("Last-Event-ID: 7\r\n", "resume")] {
+        let mut client = world.asked(&get(&format!("{offer}{more}"))).await;
+        let (mut server, request) = world.asked_server().await;
+        assert!(!request.to_ascii_lowercase().contains("h2c"), "{request}");
+        server.send(EVENTS).await;
+        client.until("\r\n\r\n").await;
+        let status = world.ask_admin("/status").await;
+        assert!(status.contains(&format!("\"class\":\"{class}\"")), "{status}");
+        open.push((client, server));
+    }
+}
+
+/// The server hears its own word for the session, here too.
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_in_a_session_names_it_as_the_server_does() {
+    let mut world = World::start(Settings::default()).await;
+    let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+    let (mut client, mut server) = world.held(&post(initialize, "")).await;
+    server.send(&ANSWER.replace("Content-Type", "Mcp-Session-Id: own-id\r\nContent-Type")).await;
+    let answer = client.message().await;
+    let session = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
+    assert_ne!(session, "own-id");
+    let upgrade =
+        UPGRADE.replace("Host: a\r\n", &format!("Host: a\r\nMcp-Session-Id: {session}\r\n"));
+    let _client = world.asked(&upgrade).await;
+    let (_server, request) = world.asked_server().await;
+    assert!(request.contains("mcp-session-id: own-id\r\n"), "{request}");
 }
