@@ -26,13 +26,16 @@ pub fn outcome(ending: Ending, class: Class) -> Outcome {
     }
 }
 
-/// What a client has to hear last: the result of a subscription, the error of a call, or when to
-/// come back. `answered`: the ids of its calls that need no error.
-pub fn last_event(ending: Ending, ticket: &Ticket, answered: &[String]) -> String {
+/// What a client has to hear last: the result of a subscription that the drain ends, the error of
+/// a call, or when to come back. `answered`: the ids of its calls that need no error.
+pub fn last_event(ending: Ending, ticket: &Ticket, answered: &HashSet<IdKey>) -> String {
     let class = ticket.class();
     let envelope = ticket.envelope();
-    if let (Class::Listen, Some(Envelope::Single(Message::Request { id: Some(id), .. }))) =
-        (class, &envelope)
+    if let (
+        Class::Listen,
+        Ending::Stream | Ending::Cut,
+        Some(Envelope::Single(Message::Request { id: Some(id), .. })),
+    ) = (class, ending, &envelope)
     {
         return error::listen_result(id);
     }

@@ -228,30 +228,34 @@ impl Streamed {
         let Events::Open { position, .. } = self.events else {
             return self.poll_unframed_end(ending, ticket, context);
         };
-        if position.is_boundary() {
+        let is_late = self.poll_patience(ending, context);
+        if is_late && position.is_boundary() {
             return self.last_words(ending, ticket, None);
         }
-        match &self.ending {
-            Some((known, _)) if *known == ending => {}
-            _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
-        }
-        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
+        // What has come by now is passed on: the answer may be in it.
         match self.poll_upstream(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else {
                     return self.last_words(ending, ticket, None);
                 };
-                let end = position.end_of_event(&data).unwrap_or(data.len());
-                let part = data.slice(..end);
+                let end = if is_late { position.end_of_event(&data) } else { None };
+                let part = data.slice(..end.unwrap_or(data.len()));
                 self.pass(&part, ticket);
                 Poll::Ready(Some(Ok(Frame::data(part))))
             }
-            Poll::Ready(_) => self.last_words(ending, ticket, None),
-            Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
-                self.last_words(ending, ticket, None)
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if !is_late && !position.is_boundary() => Poll::Pending,
+            Poll::Pending | Poll::Ready(_) => self.last_words(ending, ticket, None),
         }
+    }
+
+    /// Whether the time is over in which what is under way may end.
+    fn poll_patience(&mut self, ending: Ending, context: &mut Context<'_>) -> bool {
+        match &self.ending {
+            Some((known, _)) if *known == ending => {}
+            _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
+        }
+        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
+        patience.is_some_and(|patience| patience.is_ready())
     }
 
     /// An answer without events cannot be ended early and be whole: it is broken off, visibly,
@@ -262,13 +266,9 @@ impl Streamed {
         ticket: &mut Ticket,
         context: &mut Context<'_>,
     ) -> Poll<Option<AnswerFrame>> {
-        match &self.ending {
-            Some((known, _)) if *known == ending => {}
-            _ => self.ending = Some((ending, Box::pin(sleep(EVENT_PATIENCE)))),
-        }
-        let patience = self.ending.as_mut().map(|(_, patience)| patience.as_mut().poll(context));
+        let is_late = self.poll_patience(ending, context);
         match self.poll_upstream(context) {
-            Poll::Pending if patience.is_some_and(|patience| patience.is_ready()) => {
+            Poll::Pending if is_late => {
                 ticket.will_be(outcome(ending, ticket.class()));
                 self.close(Closed::NotReusable);
                 self.ended = true;
