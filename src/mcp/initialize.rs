@@ -71,27 +71,6 @@ pub fn agreed(answer: &[u8]) -> Option<Agreed> {
     Some(Agreed { version: result.protocol_version, lists })
 }
 
-/// The same, of an answer that comes as events, as far as it came.
-#[must_use]
-pub fn agreed_in_events(events: &[u8]) -> Option<Agreed> {
-    // One event's data may stand in several lines (the SSE specification).
-    let mut data = Vec::new();
-    let whole = events.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-    for line in events[..whole].split(|byte| *byte == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Some(part) = line.strip_prefix(b"data:") {
-            data.extend_from_slice(part);
-            data.push(b'\n');
-        } else if line.is_empty() {
-            if let Some(agreed) = agreed(&data) {
-                return Some(agreed);
-            }
-            data.clear();
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,23 +128,5 @@ mod tests {
              "logging":{}}}}"#;
         let lists = agreed(answer.as_bytes()).unwrap().lists;
         assert_eq!(lists, ["notifications/tools/list_changed"]);
-    }
-
-    #[test]
-    fn an_answer_may_come_as_events() {
-        let answer = r#"{"result":{"protocolVersion":"v"}}"#;
-        let agreed = agreed(answer.as_bytes());
-        assert!(agreed.is_some());
-        let (start, end) = answer.split_at(9);
-        for events in [
-            format!("data: {answer}\n\n"),
-            format!("event: message\r\nid: 7\r\ndata:{answer}\r\n\r\n"),
-            format!(": hello\n\ndata: {{}}\n\ndata: {start}\ndata: {end}\n\ndata: {{}}"),
-        ] {
-            assert_eq!(agreed_in_events(events.as_bytes()), agreed, "{events}");
-        }
-        for events in [String::new(), format!("data: {answer}\n"), format!("id: {answer}\n\n")] {
-            assert_eq!(agreed_in_events(events.as_bytes()), None, "{events}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! Never sends a request twice that the server may have acted on: not to know its session comes
 //! before that. Never opens a session as another version of the protocol than its client speaks.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, iter, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,6 +22,7 @@ use crate::{
     mcp::{
         Class,
         class::LAST_EVENT_ID,
+        events::Events,
         initialize::{self, Agreed},
     },
     pool::{Budget, Closed, Connection, Slot},
@@ -279,18 +280,19 @@ async fn read(
     mut connection: Connection<RequestBody>,
     media: Media,
 ) -> Option<Agreed> {
-    let mut body = Vec::new();
-    let mut agreed = None;
-    while !connection.is_over() && body.len() <= HELD {
+    let (mut body, mut length, mut agreed) = (Vec::new(), 0, None);
+    let mut events = (media == Media::Events).then(|| Events::new(HELD));
+    while agreed.is_none() && !connection.is_over() && length <= HELD {
         let Some(Ok(frame)) = poll_fn(|context| connection.poll_body(context)).await else { break };
-        if let Some(data) = frame.data_ref() {
-            body.extend_from_slice(data);
-        }
-        if media == Media::Events {
-            agreed = initialize::agreed_in_events(&body);
-            if agreed.is_some() {
-                break;
+        let Some(data) = frame.data_ref() else { continue };
+        length += data.len();
+        match &mut events {
+            Some(events) => {
+                let mut rest = &data[..];
+                let mut said = iter::from_fn(|| events.next(&mut rest));
+                agreed = said.find_map(|event| initialize::agreed(event.data.as_bytes()));
             }
+            None => body.extend_from_slice(data),
         }
     }
     slot.release(connection);
