@@ -6,12 +6,13 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
     header::{
-        CONNECTION, Entry, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-        UPGRADE,
+        ACCEPT_ENCODING, CONNECTION, Entry, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
 use super::peers::PEER;
+use crate::mcp::class::accepts_events;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -45,6 +46,7 @@ pub fn to_peer<B>(request: &mut Request<B>, client: Option<&HeaderValue>) {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
     }
     origin_form(request);
+    keeps_events_plain(request.headers_mut());
     if let Some(client) = client {
         append_client(request.headers_mut(), client);
     }
@@ -146,6 +148,14 @@ fn origin_form<B>(request: &mut Request<B>) {
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
 }
 
+/// Asks for events as they are: nobody could see an answer in compressed ones, or write into them how
+/// they end.
+fn keeps_events_plain(headers: &mut HeaderMap) {
+    if headers.contains_key(ACCEPT_ENCODING) && accepts_events(headers) {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+}
+
 /// Appends the client to `X-Forwarded-For`.
 fn append_client(headers: &mut HeaderMap, client: &HeaderValue) {
     match headers.entry(FORWARDED_FOR) {
@@ -185,6 +195,21 @@ mod tests {
         let mut request = request.body(()).unwrap();
         to_upstream(&mut request, Some(&HeaderValue::from_static("192.0.2.7")));
         request.into_parts().0
+    }
+
+    #[test]
+    fn what_may_be_answered_by_events_is_not_to_be_compressed() {
+        let gzip = ("accept-encoding", "gzip, br");
+        for (fields, expected) in [
+            (vec![gzip, ("accept", "application/json, text/event-stream")], Some("identity")),
+            (vec![gzip, gzip, ("accept", "text/event-stream")], Some("identity")),
+            (vec![gzip, ("accept", "application/json")], Some("gzip, br")),
+            (vec![("accept", "text/event-stream")], None),
+        ] {
+            let head = forwarded_request("/mcp", &fields);
+            let all: Vec<_> = head.headers.get_all("accept-encoding").iter().collect();
+            assert_eq!(all, Vec::from_iter(expected), "{fields:?}");
+        }
     }
 
     #[test]
