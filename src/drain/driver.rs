@@ -288,14 +288,13 @@ impl Driver {
         if let Some(drain) = &mut self.drain {
             if left >= Phase::Withdrawing {
                 drain.account.phase_took(left, took);
+                self.metrics.phase_took(left.name(), took);
             }
             if phase == Phase::Draining {
                 drain.pace(now, cut_at, self.inflight.streams());
             }
             if phase == Phase::Drained {
-                let told = drain.account.report(&self.inflight);
-                told.count(&self.metrics);
-                report = Some(Arc::new(told));
+                report = Some(Arc::new(drain.account.report(&self.inflight)));
             }
         }
         // Published before anything is told to end: an exchange that begins now reads it.
@@ -303,7 +302,12 @@ impl Driver {
         self.metrics.phase(&Phase::ALL.map(Phase::name), phase.name());
         // Once: what begins later is refused, or goes to another pod and has its time.
         if let (Phase::Cutting, Some(drain)) = (phase, &mut self.drain) {
-            drain.account.cut(self.inflight.end_all(Ending::Cut));
+            let cut = self.inflight.end_all(Ending::Cut);
+            // The others count with the end of their exchanges.
+            for _ in cut.iter().filter(|call| call.is_pending()) {
+                self.metrics.ended_in_drain(Outcome::Cut);
+            }
+            drain.account.cut(cut);
         }
     }
 

@@ -8,10 +8,7 @@ use serde::{Serialize, Serializer};
 use super::phase::{Phase, Trigger};
 use crate::{
     inflight::{Exchange, Inflight, Totals},
-    telemetry::{
-        Metrics,
-        metrics::{Move, Moves, Outcome},
-    },
+    telemetry::metrics::{Move, Moves, Outcome},
 };
 
 /// How many cut calls are named; the number of all stands beside them.
@@ -96,21 +93,6 @@ impl Account {
 }
 
 impl Report {
-    pub fn count(&self, metrics: &Metrics) {
-        for (result, count) in [
-            ("completed", self.completed),
-            ("refused", self.refused),
-            ("cut", self.cut as u64),
-            ("ended", self.streams_ended),
-            ("lost", self.lost),
-        ] {
-            metrics.drain_calls.with_label_values(&[result]).inc_by(count);
-        }
-        for (phase, took) in &self.phases {
-            metrics.phase_took(phase.name(), Duration::from_secs_f64(*took));
-        }
-    }
-
     fn withdrawing(&self) -> f64 {
         let took = self.phases.iter().filter(|(phase, _)| *phase == Phase::Withdrawing);
         took.map(|(_, seconds)| seconds).sum()
@@ -171,7 +153,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{mcp::Class, sessions::Sessions};
+    use crate::{mcp::Class, sessions::Sessions, telemetry::Metrics};
 
     #[test]
     fn every_exchange_is_accounted_for_and_the_sentence_fits() {

@@ -237,11 +237,19 @@ impl Entry {
     }
 }
 
+/// The class of a call that has no exchange any more.
+const PENDING: &str = "pending";
+
 impl Exchange {
-    /// A call that has no exchange any more, and awaits its answer.
+    /// Whether it has no exchange any more, and awaits its answer.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.class == PENDING
+    }
+
     pub(super) fn pending(call: Call, session: String) -> Self {
         Self {
-            class: "pending",
+            class: PENDING,
             method: call.method,
             tool: call.name,
             id: Some(call.id),

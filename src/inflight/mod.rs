@@ -286,6 +286,9 @@ impl Shared {
     /// later whatever was not served.
     fn account(&self, entry: &Entry, outcome: Outcome) {
         let audited = self.audited.load(Ordering::Relaxed);
+        if audited > 0 {
+            self.metrics.ended_in_drain(outcome);
+        }
         let was_in_flight = entry.sequence < audited;
         if was_in_flight {
             self.audit[outcome as usize].fetch_add(1, Ordering::Relaxed);

@@ -242,11 +242,7 @@ impl Metrics {
                     &["phase"],
                 ),
             ),
-            drain_calls: keep.counters(
-                "drain_calls_total",
-                "What became of exchanges during a drain: completed, refused, cut, ended or lost.",
-                &["result"],
-            ),
+            drain_calls: drain_calls(&keep),
             knowledge_level: keep.gauge(
                 "knowledge_level",
                 "What the drain knows: 0 timers only, 1 EndpointSlices, 2 EndpointSlices and own Pod.",
@@ -302,6 +298,19 @@ impl Metrics {
         }
     }
 
+    /// An exchange has ended during a drain, or a call that had none any more.
+    pub fn ended_in_drain(&self, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Completed => "completed",
+            Outcome::Refused => "refused",
+            Outcome::Cut => "cut",
+            Outcome::Ended => "ended",
+            Outcome::UpstreamLost | Outcome::TimedOut => "lost",
+            Outcome::Abandoned | Outcome::PoolExhausted | Outcome::Rejected => return,
+        };
+        self.drain_calls.with_label_values(&[result]).inc();
+    }
+
     pub fn phase_took(&self, phase: &str, took: Duration) {
         self.phase_duration.with_label_values(&[phase]).set(took.as_secs_f64());
     }
@@ -314,6 +323,20 @@ impl Metrics {
         drop(TextEncoder::new().encode(&self.registry.gather(), &mut text));
         text
     }
+}
+
+/// Each result from the start: a drain may end before anybody has asked a second time.
+fn drain_calls(keep: &Keep) -> IntCounterVec {
+    let results = ["completed", "refused", "cut", "ended", "lost"];
+    let calls = keep.counters(
+        "drain_calls_total",
+        "What became of exchanges during a drain: completed, refused, cut, ended or lost.",
+        &["result"],
+    );
+    for result in results {
+        calls.with_label_values(&[result]);
+    }
+    calls
 }
 
 impl Default for Metrics {
