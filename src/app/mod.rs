@@ -7,6 +7,7 @@ mod dial;
 pub mod keys;
 pub mod leave;
 mod limits;
+mod listeners;
 pub mod restart;
 
 use std::{ffi::OsString, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::leave::Leaving;
+use self::{leave::Leaving, listeners::listeners};
 use crate::{
     admin::{Admin, Kubelet},
     child::{Child, Ended},
@@ -35,7 +36,7 @@ use crate::{
     kubernetes::{self, Cluster, Watched},
     pool::{Counts, Pool},
     proxy::{Proxy, RequestBody, peers::PeerPools},
-    serve::{self, Port, Stage, Tcp},
+    serve::{self, Handler, Limits, Port, Stage, Tcp},
     signals::Signals,
     tasks::{self, Group},
     telemetry::Metrics,
@@ -154,15 +155,11 @@ pub async fn run(
 
     let (data_stage, data_stages) = watch::channel(Stage::Open);
     let (admin_stage, admin_stages) = watch::channel(Stage::Open);
-    let data_port = Port {
-        name: "data",
-        limits: limits::port_limits(&settings),
-        stages: data_stages,
-        metrics: Arc::clone(&metrics),
-        connections: Some(Arc::clone(&connections)),
-        handler: proxy,
-    };
-    let admin_port = admin_port(&settings, admin_stages, metrics, admin);
+    let clients = Some(Arc::clone(&connections));
+    let data_port =
+        port("data", limits::port_limits(&settings), data_stages, &metrics, clients, proxy);
+    let admin_port =
+        port("admin", limits::admin_limits(&settings), admin_stages, &metrics, None, admin);
 
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
@@ -171,9 +168,10 @@ pub async fn run(
     group.spawn(PROBE, probe(pool.clone(), settings.upstream.clone(), drain.clone()));
     group.spawn("pool", pool.clone().tend());
     // The kubelet starts this container again; our own child's end is ours.
-    let begins_anew = in_kubernetes && child.is_none();
+    let at = settings.upstream.port();
+    let listeners = (in_kubernetes && child.is_none()).then_some(move || listeners(at));
     let restarts =
-        restart::follow(pool.clone(), inflight.clone(), watch.clone(), drain.clone(), begins_anew);
+        restart::follow(pool.clone(), inflight.clone(), watch.clone(), drain.clone(), listeners);
     group.spawn("server restart", restarts);
     if let Some(file) = key_file {
         group.spawn("session keys", file.follow());
@@ -235,20 +233,16 @@ fn admin(
     }
 }
 
-fn admin_port(
-    settings: &Settings,
+/// `connections`: where the drain counts those of the port.
+fn port<H: Handler>(
+    name: &'static str,
+    limits: Limits,
     stages: watch::Receiver<Stage>,
-    metrics: Arc<Metrics>,
-    admin: Arc<Admin>,
-) -> Port<Arc<Admin>> {
-    Port {
-        name: "admin",
-        limits: limits::admin_limits(settings),
-        stages,
-        metrics,
-        connections: None,
-        handler: admin,
-    }
+    metrics: &Arc<Metrics>,
+    connections: Option<Arc<Connections>>,
+    handler: H,
+) -> Port<H> {
+    Port { name, limits, stages, metrics: Arc::clone(metrics), connections, handler }
 }
 
 const DRIVER: &str = "drain driver";

@@ -27,18 +27,18 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The same, where nobody waits for it.
 const LOOK_IDLY: Duration = Duration::from_millis(200);
 
-/// Goes with every restart, for ever. `begins_anew`: somebody starts this process again once it has
-/// ended.
+/// Goes with every restart, for ever. `listeners`: the sockets that listen at the server's port,
+/// where somebody starts this process again once it has ended.
 pub async fn follow(
     pool: Pool<RequestBody>,
     inflight: Inflight,
     watch: DrainWatch,
     drain: DrainHandle,
-    begins_anew: bool,
+    listeners: Option<impl Fn() -> Vec<u64>>,
 ) {
     let behind_drain = async {
-        if begins_anew {
-            follow_drain(&pool, watch.clone(), &drain).await;
+        if let Some(listeners) = listeners {
+            follow_drain(&pool, watch.clone(), &drain, listeners).await;
         }
     };
     tokio::join!(accompany(&pool, &inflight, &watch, &drain), behind_drain);
@@ -92,13 +92,27 @@ async fn accompany(
 
 /// Tells the driver when the server is another process than the one that a drain was asked for. Its
 /// container has restarted, and the pod goes on: with `ebbtide drain --wait` as its hook, which the
-/// kubelet runs then, too, the pod would else be drained for good.
-async fn follow_drain(pool: &Pool<RequestBody>, mut watch: DrainWatch, drain: &DrainHandle) {
-    if watch.reached(Phase::Drained).await.trigger == Some(Trigger::Request) {
-        let before = pool.incarnation();
-        while pool.probe().await.is_err() || pool.incarnation() == before {
-            sleep(LOOK_IDLY).await;
-        }
-        drain.tell(Event::ServerRestarted).await;
+/// kubelet runs then, too, the pod would else be drained for good. `listeners`: the sockets that
+/// listen at the server's port.
+async fn follow_drain(
+    pool: &Pool<RequestBody>,
+    mut watch: DrainWatch,
+    drain: &DrainHandle,
+    listeners: impl Fn() -> Vec<u64>,
+) {
+    if watch.reached(Phase::Drained).await.trigger != Some(Trigger::Request) {
+        return;
     }
+    let (before, incarnation) = (listeners(), pool.incarnation());
+    // It may be quicker than any look at whether somebody listens.
+    let is_another = || {
+        let now = listeners();
+        let other = !before.is_empty() && !now.is_empty();
+        (other && !now.iter().any(|socket| before.contains(socket)))
+            || pool.incarnation() != incarnation
+    };
+    while pool.probe().await.is_err() || !is_another() {
+        sleep(LOOK_IDLY).await;
+    }
+    drain.tell(Event::ServerRestarted).await;
 }

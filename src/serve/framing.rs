@@ -328,6 +328,19 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_a_read_breaks_off_is_not_taken_for_whole() {
+        for blank in ["0", " "] {
+            let line = format!("Content-Length: {}200\r\n\r\n", blank.repeat(48));
+            for split in [1, 70, 1000] {
+                assert_eq!(follow(&format!("{POST}{line}"), split).0, Err(Refusal::LongLength));
+            }
+        }
+        // A long one that is needed.
+        let longest = format!("{POST}Content-Length: {}\r\n\r\n", u64::MAX - 1);
+        assert_eq!(follow(&longest, 1).0, Ok(()));
+    }
+
+    #[test]
     fn what_bodies_hold_is_not_a_head() {
         let decoy = "\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
         let sized = format!("{POST}Content-Length: {}\r\n\r\n{decoy}", decoy.len());

@@ -528,6 +528,17 @@ mod tests {
         assert!(by_target(&sessions, "/messages?id=1").is_none());
     }
 
+    /// A server that could not be reached may answer all the same.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_after_all_leaves_nothing_to_be_told() {
+        let sessions = Sessions::default();
+        let session = here(&sessions, "a");
+        session.pend([call("1"), call("2")]);
+        sessions.forget();
+        assert!(!session.settle("1.0") && session.has_unanswered());
+        assert_eq!(session.take_unanswered(), [call("2")]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_table_is_bounded_and_forgets_the_idle_ones_first() {
         let sessions = Sessions::default();

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -188,6 +188,8 @@ pub struct World {
     servers: mpsc::UnboundedReceiver<DuplexStream>,
     /// Whether the server takes connections.
     pub up: Arc<AtomicBool>,
+    /// The number of the socket at which the server listens, where the system tells; 0 where not.
+    pub listener: Arc<AtomicU64>,
     /// Told when its connections are to break.
     killed: Arc<Notify>,
     connections: Arc<Connections>,
@@ -220,8 +222,14 @@ impl World {
         let pool: Pool<RequestBody> = Pool::new(connector, settings.pool, &metrics.pool);
         let tended = pool.clone();
         let counts = pool.clone();
-        let restarts =
-            restart::follow(pool.clone(), inflight.clone(), watch.clone(), drain.clone(), true);
+        let listener = Arc::new(AtomicU64::new(0));
+        let restarts = restart::follow(
+            pool.clone(),
+            inflight.clone(),
+            watch.clone(),
+            drain.clone(),
+            Some(listening(&listener)),
+        );
         let drain_watch = watch.clone();
         let proxy = Arc::new(Proxy {
             pool,
@@ -250,22 +258,8 @@ impl World {
         let (stage, stages) = watch::channel(Stage::Open);
         let (admin_stage, admin_stages) = watch::channel(Stage::Open);
         let limits = limits(settings.header_timeout);
-        let data_port = Port {
-            name: "data",
-            limits,
-            stages,
-            metrics: Arc::clone(&metrics),
-            connections: Some(connections),
-            handler: proxy,
-        };
-        let admin_port = Port {
-            name: "admin",
-            limits,
-            stages: admin_stages,
-            metrics,
-            connections: None,
-            handler: Arc::new(admin),
-        };
+        let data_port = port("data", limits, stages, &metrics, Some(connections), proxy);
+        let admin_port = port("admin", limits, admin_stages, &metrics, None, Arc::new(admin));
         let (data, data_clients) = mpsc::unbounded_channel();
         if !pod.is_empty() {
             pods.put(pod, data.clone());
@@ -287,6 +281,7 @@ impl World {
             admin,
             servers,
             up,
+            listener,
             killed: Arc::default(),
             connections: open,
             inflight: left,
@@ -454,6 +449,17 @@ impl World {
     }
 }
 
+fn port<H: serve::Handler>(
+    name: &'static str,
+    limits: serve::Limits,
+    stages: watch::Receiver<Stage>,
+    metrics: &Arc<Metrics>,
+    connections: Option<Arc<Connections>>,
+    handler: H,
+) -> Port<H> {
+    Port { name, limits, stages, metrics: Arc::clone(metrics), connections, handler }
+}
+
 fn limits(header_timeout: Duration) -> serve::Limits {
     serve::Limits {
         max_inbound: 10_000,
@@ -463,6 +469,12 @@ fn limits(header_timeout: Duration) -> serve::Limits {
         max_per_address: 10_000,
         keep_alive: true,
     }
+}
+
+/// The sockets that listen, as the system would tell them.
+fn listening(listener: &Arc<AtomicU64>) -> impl Fn() -> Vec<u64> + Send + use<> {
+    let listener = Arc::clone(listener);
+    move || Vec::from_iter(Some(listener.load(Relaxed)).filter(|socket| *socket > 0))
 }
 
 /// Connects to the server, as long as it takes connections.

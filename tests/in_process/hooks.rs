@@ -179,27 +179,41 @@ async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
     assert_eq!(began.elapsed().as_secs(), 10);
 }
 
+/// A pod that has drained, since somebody asked for it or since both hooks say that it ends.
+async fn drained(asked: bool) -> World {
+    let world = World::start(Settings::default()).await;
+    world.listener.store(7, Relaxed);
+    let mut hooks = Vec::new();
+    if asked {
+        world.drain.tell(Event::Requested).await;
+    } else {
+        hooks = vec![world.begin_hook(SERVER).await, world.begin_hook(SIDECAR).await];
+    }
+    world.reached(Phase::Drained).await;
+    drop(hooks);
+    sleep(seconds(60.0)).await;
+    assert!(!world.drain.is_over(), "the server is as it was");
+    world
+}
+
 /// With `ebbtide drain --wait` as its hook, the server's container may restart and the pod go on:
 /// whoever runs this sidecar starts it anew.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_behind_a_drain_that_was_asked_for_ends_it() {
     for asked in [true, false] {
-        let world = World::start(Settings::default()).await;
-        // Both hooks say that the pod ends.
-        let mut hooks = Vec::new();
-        if asked {
-            world.drain.tell(Event::Requested).await;
-        } else {
-            hooks = vec![world.begin_hook(SERVER).await, world.begin_hook(SIDECAR).await];
-        }
-        world.reached(Phase::Drained).await;
-        drop(hooks);
-        sleep(seconds(60.0)).await;
-        assert!(!world.drain.is_over(), "the server is as it was");
+        let world = drained(asked).await;
         world.up.store(false, Relaxed);
+        world.listener.store(0, Relaxed);
         sleep(seconds(60.0)).await;
         assert!(!world.drain.is_over(), "it is not back");
         world.up.store(true, Relaxed);
+        sleep(seconds(1.0)).await;
+        assert_eq!(world.drain.is_over(), asked);
+    }
+    // Also one that was back before anybody looked.
+    for asked in [true, false] {
+        let world = drained(asked).await;
+        world.listener.store(8, Relaxed);
         sleep(seconds(1.0)).await;
         assert_eq!(world.drain.is_over(), asked);
     }

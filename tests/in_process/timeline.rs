@@ -258,3 +258,29 @@ async fn an_idle_session_is_over_a_moment_after_the_trigger() {
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(r#""id":3"#), "{answer}");
     assert!(answer.contains("connection: close"), "what comes next goes elsewhere: {answer}");
 }
+
+/// Most processes end with their drain: nobody could ask later.
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_calls_is_counted_while_the_drain_goes_on() {
+    let mut world = World::start(Settings::default()).await;
+    let counted = |metrics: &str, result: &str| {
+        let name = format!("ebbtide_drain_calls_total{{result=\"{result}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
+    };
+    let before = world.ask_admin("/metrics").await;
+    for result in ["completed", "refused", "cut", "ended", "lost"] {
+        assert_eq!(counted(&before, result).as_deref(), Some("0"), "{before}");
+    }
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    let (_stuck, _its_server) = world.held(&call("2", "")).await;
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Draining).await;
+    server.send(ANSWER).await;
+    client.message().await;
+    let during = world.ask_admin("/metrics").await;
+    assert_eq!(counted(&during, "completed").as_deref(), Some("1"), "{during}");
+    assert!(during.contains("ebbtide_drain_phase_duration_seconds{phase=\"Withdrawing\"}"));
+    world.reached(Phase::Drained).await;
+    let after = world.ask_admin("/metrics").await;
+    assert_eq!(counted(&after, "cut").as_deref(), Some("1"), "{after}");
+}
