@@ -308,6 +308,8 @@ impl Driver {
                 self.metrics.ended_in_drain(Outcome::Cut);
             }
             drain.account.cut(cut);
+            // Who has not read for long will not read this.
+            self.inflight.release_untaken();
         }
     }
 

@@ -257,7 +257,8 @@ impl Inflight {
     }
 
     /// Ends those whose clients have stopped taking the answer: a place at the server is not theirs
-    /// to keep, and no drain waits for them. To be asked each [`UNTAKEN_LOOK`].
+    /// to keep, and no drain waits for them. To be asked each [`UNTAKEN_LOOK`], and when all are told
+    /// to end.
     pub fn release_untaken(&self) {
         for entry in self.entries(Entry::is_left) {
             if let Some(release) = entry.release.get() {

@@ -224,15 +224,15 @@ async fn what_comes_too_late_is_refused_in_the_way_that_was_set() {
 #[tokio::test(start_paused = true)]
 async fn a_call_of_a_busy_session_is_refused_with_an_error_whatever_was_set() {
     for (refuse_with, of_none) in [(Refusal::JsonRpc, "200"), (Refusal::Status, "503")] {
-        let settings = Settings { refuse_with, ..cut_after(10.0) };
+        let settings = Settings { refuse_with, ..cut_after(13.0) };
         let mut world = World::start(settings).await;
         let session = "Mcp-Session-Id: s\r\n";
         let (mut client, mut server) = world.held(&call("1", session)).await;
         server.send(EVENTS).await;
         client.until("\r\n\r\n").await;
         world.drain.tell(Event::Requested).await;
-        sleep(seconds(8.0)).await;
-        // Its client does not read, so that it is still there at the cut.
+        sleep(seconds(11.0)).await;
+        // Its client has just stopped reading, so that it is still there at the cut.
         server.fill_with_events().await;
         world.reached(Phase::Cutting).await;
         let (mut late, mut none) =

@@ -1,6 +1,10 @@
 //! Back-pressure: who does not read is not written to, and nothing piles up in between.
 
-use ebbtide::drain::{Phase, handle::Event};
+use bytes::Bytes;
+use ebbtide::{
+    drain::{Phase, handle::Event},
+    tasks::Group,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
@@ -116,4 +120,40 @@ async fn a_drain_does_not_wait_for_a_stream_that_nobody_reads() {
     world.drain.tell(Event::Requested).await;
     world.reached(Phase::Drained).await;
     assert!(began.elapsed() < seconds(12.0), "{:?}", began.elapsed());
+}
+
+/// Over HTTP/2 a client may take heads and nothing else, on as many streams as it likes.
+#[tokio::test(start_paused = true)]
+async fn a_window_of_nothing_keeps_no_place_and_holds_no_drain() {
+    let mut settings = Settings::default();
+    settings.pool.max_connections = 1;
+    let mut world = World::start(settings).await;
+    let mut builder = h2::client::Builder::new();
+    let pipe = world.client().pipe;
+    let (mut send, connection) =
+        builder.initial_window_size(0).handshake::<_, Bytes>(pipe).await.unwrap();
+    let mut driver = Group::default();
+    driver.spawn("h2 connection", async move { drop(connection.await) });
+    let mut unread = Vec::new();
+    for answer in [&format!("{EVENTS}7\r\ndata: 1\r\n"), ANSWER] {
+        let body = Bytes::from(r#"{"jsonrpc":"2.0","method":"tools/call","id":1}"#);
+        let request = http::Request::post("http://a/mcp")
+            .header("content-type", "application/json")
+            .header("content-length", body.len());
+        let (head, mut stream) = send.send_request(request.body(()).unwrap(), false).unwrap();
+        stream.send_data(body, true).unwrap();
+        let (mut server, _) = world.asked_server().await;
+        server.send(answer).await;
+        unread.push((head.await.unwrap(), server));
+        // The place is given back, however the answer came.
+        sleep(seconds(70.0)).await;
+        let mut waits = world.asked(&call("2", "Connection: close\r\n")).await;
+        let (mut server, _) = world.asked_server().await;
+        server.send(&ANSWER.replace("Content-Type", "Connection: close\r\nContent-Type")).await;
+        assert!(waits.message().await.ends_with("{}"));
+    }
+    let began = Instant::now();
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Drained).await;
+    assert!(began.elapsed() < seconds(2.0), "{:?}", began.elapsed());
 }

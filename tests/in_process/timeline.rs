@@ -201,8 +201,10 @@ async fn an_answer_that_began_before_draining_takes_its_connection_along() {
 /// where it had stopped reading long before.
 #[tokio::test(start_paused = true)]
 async fn a_cut_takes_a_second_at_most() {
-    for (reads_until, drained_at) in [(28.0, 31), (0.0, 30)] {
-        let mut world = World::start(Settings::default()).await;
+    for (reads_until, drained_at) in [(31.0, 34), (0.0, 33)] {
+        let mut settings = Settings::default();
+        settings.rules.timings.drain_timeout = Some(seconds(33.0));
+        let mut world = World::start(settings).await;
         let (mut client, mut server) = world.held(&call("1", "")).await;
         server.send(EVENTS).await;
         client.until("\r\n\r\n").await;
