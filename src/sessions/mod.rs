@@ -8,6 +8,7 @@ pub mod heir;
 pub mod ids;
 pub mod keys;
 pub mod peers;
+mod pending;
 pub mod place;
 mod session;
 pub mod token;
@@ -25,13 +26,13 @@ use ahash::RandomState;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, uri::PathAndQuery};
 use tokio::time::Instant;
 
-pub use self::session::{Call, Session};
 use self::{
     ids::Opening,
     keys::Keys,
     session::{All, New},
     token::{MAX_TOKEN, Token},
 };
+pub use self::{pending::Call, session::Session};
 use crate::config::value::Roaming;
 
 /// The header that carries a legacy session's id (MCP 2025-03-26 to 2025-11-25).
@@ -442,7 +443,7 @@ mod tests {
         assert!(session.settle("1") && !session.settle("1") && session.settle(" \"\\u0032\""));
         assert_eq!(sessions.pending(), 2);
         assert_eq!(sessions.pending_calls()[0].0.id, "3");
-        tokio::time::advance(session::PENDING_AGE).await;
+        tokio::time::advance(pending::PENDING_AGE).await;
         session.pend([call("5")]);
         sessions.expire();
         assert_eq!(sessions.pending(), 1);

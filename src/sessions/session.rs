@@ -1,9 +1,6 @@
-//! One session: what its server calls it, what of it is in flight, and which of its calls still
-//! await an answer though their exchange is over: the client left, the server lets it come back
-//! (2025-11-25), or answers on another stream (HTTP+SSE).
+//! One session: what its server calls it, whether the server knows it, and what of it is in flight.
 //!
-//! Never waits for a call longer than [`PENDING_AGE`] while nobody is there to hear its answer, and
-//! never for more than [`MAX_PENDING`].
+//! Never ends by itself: the table forgets it.
 
 use std::{
     sync::{
@@ -17,47 +14,15 @@ use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::lock;
+use super::{
+    lock,
+    pending::{Call, Pending},
+};
 use crate::mcp::message::IdKey;
-
-/// How long a call is waited for while no client is there. Clients that come back do so within
-/// seconds; one that died never does.
-pub(super) const PENDING_AGE: Duration = Duration::from_mins(1);
-/// Most calls of one session that are waited for; beyond, the oldest is given up.
-const MAX_PENDING: usize = 64;
-/// Most calls of all sessions that are waited for; beyond, no more are.
-const MAX_ALL_PENDING: usize = 16 * 1024;
-
-/// A call that awaits an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// The JSON-RPC id, as JSON text.
-    pub id: String,
-    /// The same, to be compared.
-    pub key: IdKey,
-    pub method: String,
-    /// `params.name`.
-    pub name: Option<String>,
-    /// When its exchange ended.
-    pub since: Instant,
-    /// When its client was last there to hear the answer.
-    heard: Instant,
-}
-
-impl Call {
-    #[must_use]
-    pub fn new(id: String, method: String, name: Option<String>) -> Self {
-        let since = Instant::now();
-        Self { key: IdKey::of(&id), id, method, name, since, heard: since }
-    }
-}
 
 struct State {
     last_used: Instant,
-    over: bool,
-    pending: Vec<Call>,
-    /// Calls whose server is gone: their client is to hear that no answer comes.
-    unanswered: Vec<Call>,
+    calls: Pending,
     /// What the server calls it; nothing where clients POST to an endpoint.
     id: Option<HeaderValue>,
     /// Whether the server has to open it first.
@@ -117,9 +82,7 @@ impl Session {
         all.bytes.fetch_add(new.text.len(), Ordering::Relaxed);
         let state = State {
             last_used: Instant::now(),
-            over: false,
-            pending: Vec::new(),
-            unanswered: Vec::new(),
+            calls: Pending::default(),
             id: new.id.and_then(|id| HeaderValue::from_str(id).ok()),
             lost: new.lost,
             given: false,
@@ -230,22 +193,18 @@ impl Session {
 
     /// Who could have answered what is pending is gone.
     pub fn loses_pending(&self) {
-        let mut state = lock(&self.state);
-        let pending = std::mem::take(&mut state.pending);
-        self.count(pending.len(), 0);
-        state.unanswered.extend(pending);
-        state.unanswered.truncate(MAX_PENDING);
+        lock(&self.state).calls.lose(&self.all.pending);
     }
 
     #[must_use]
     pub fn has_unanswered(&self) -> bool {
-        !lock(&self.state).unanswered.is_empty()
+        lock(&self.state).calls.has_unanswered()
     }
 
     /// The calls that get no answer; whoever takes them tells their client.
     #[must_use]
     pub fn take_unanswered(&self) -> Vec<Call> {
-        std::mem::take(&mut lock(&self.state).unanswered)
+        lock(&self.state).calls.take_unanswered()
     }
 
     /// Whether no stream was opened since the server opened the session anew: no event of before
@@ -296,66 +255,35 @@ impl Session {
 
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !lock(&self.state).pending.is_empty()
+        !lock(&self.state).calls.pending().is_empty()
     }
 
     /// The calls that await an answer, the oldest first.
     #[must_use]
     pub fn pending(&self) -> Vec<Call> {
-        lock(&self.state).pending.clone()
+        lock(&self.state).calls.pending().to_vec()
     }
 
     /// The calls that await an answer; whoever takes them answers them.
     #[must_use]
     pub fn take_pending(&self) -> Vec<Call> {
-        let mut state = lock(&self.state);
-        let taken = std::mem::take(&mut state.pending);
-        self.count(taken.len(), 0);
-        taken
+        lock(&self.state).calls.take(&self.all.pending)
     }
 
     /// These calls await an answer from now on. An id that is used again takes the older one's
     /// place.
     pub fn pend(&self, calls: impl IntoIterator<Item = Call>) {
-        let mut state = lock(&self.state);
-        if state.over {
-            return;
-        }
-        let before = state.pending.len();
-        for call in calls {
-            state.pending.retain(|known| known.key != call.key);
-            if state.pending.len() == MAX_PENDING {
-                state.pending.remove(0);
-            }
-            if self.all.pending.load(Ordering::Relaxed) + state.pending.len()
-                >= before + MAX_ALL_PENDING
-            {
-                break;
-            }
-            state.pending.push(call);
-        }
-        self.count(before, state.pending.len());
+        lock(&self.state).calls.pend(calls, &self.all.pending);
     }
 
     /// The call with this id is answered, or nobody awaits it any more; whether it was pending.
     pub fn settle(&self, id: &str) -> bool {
-        let key = IdKey::of(id);
-        let mut state = lock(&self.state);
-        let before = state.pending.len();
-        state.pending.retain(|call| call.key != key);
-        // Its server only seemed to be gone.
-        state.unanswered.retain(|call| call.key != key);
-        self.count(before, state.pending.len());
-        state.pending.len() < before
+        lock(&self.state).calls.settle(&IdKey::of(id), &self.all.pending)
     }
 
     /// A client is there to hear the calls that had been left by then.
     pub fn hears(&self, left_by: Instant) {
-        let now = Instant::now();
-        let mut state = lock(&self.state);
-        for call in state.pending.iter_mut().filter(|call| call.since <= left_by) {
-            call.heard = now;
-        }
+        lock(&self.state).calls.hears(left_by);
     }
 
     pub(super) fn used(&self) {
@@ -367,25 +295,11 @@ impl Session {
     }
 
     pub(super) fn end(&self) {
-        lock(&self.state).over = true;
-        drop((self.take_pending(), self.take_unanswered()));
+        lock(&self.state).calls.end(&self.all.pending);
     }
 
     pub(super) fn expire(&self, now: Instant) {
-        let mut state = lock(&self.state);
-        let before = state.pending.len();
-        let is_awaited = |call: &Call| now.duration_since(call.heard) < PENDING_AGE;
-        state.pending.retain(is_awaited);
-        state.unanswered.retain(is_awaited);
-        self.count(before, state.pending.len());
-    }
-
-    fn count(&self, before: usize, after: usize) {
-        if after >= before {
-            self.all.pending.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.all.pending.fetch_sub(before - after, Ordering::Relaxed);
-        }
+        lock(&self.state).calls.expire(now, &self.all.pending);
     }
 }
 
@@ -394,6 +308,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.all.bytes.fetch_sub(self.text.len(), Ordering::Relaxed);
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.all.pending.fetch_sub(state.pending.len(), Ordering::Relaxed);
+        state.calls.end(&self.all.pending);
     }
 }
