@@ -280,6 +280,12 @@ fn bad_input() {
             pod("nodeSelector: {kubernetes.io/os: windows}", "{name: http, containerPort: 3000}"),
             &["Windows"],
         ),
+        // Who says so means the opposite.
+        (
+            pod("hostIPC: false", "{name: http, containerPort: 3000}")
+                .replace("{name: a}", "{name: a, labels: {ebbtide.dev/inject: 'false'}}"),
+            &["ebbtide.dev/inject", "\"false\"", "`disabled`"],
+        ),
         // Services that ask for the name would meet the other port.
         (
             pod(

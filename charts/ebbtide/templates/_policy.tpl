@@ -254,8 +254,10 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
 {{/* Whether somebody put ebbtide into the pod already, by hand or by `ebbtide inject`. */}}
 {{- define "ebbtide.isThere" -}}
 ({{ .pod }}.spec.containers + {{ .pod }}.spec.?initContainers.orValue([])).exists(container,
-  container.name == 'ebbtide' || container.?command.orValue([]).size() > 0 &&
-  (container.command[0] == 'ebbtide' || container.command[0].endsWith('/ebbtide')))
+  container.name == 'ebbtide' || (container.?command.orValue([]).size() > 0 ?
+  (container.command[0] == 'ebbtide' || container.command[0].endsWith('/ebbtide')) :
+  container.?image.orValue('').matches('(^|/)ebbtide(:[^/@]*)?(@.*)?$') &&
+  container.?args.orValue([]).size() > 0 && container.args[0] == 'run'))
 {{- end -}}
 
 {{/* The sidecar. Typed objects are known in mutations alone, so these are no variables. */}}

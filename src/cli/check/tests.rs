@@ -193,3 +193,23 @@ fn other_ways_to_break_a_rule() {
         assert_eq!(found, rule.into_iter().collect::<Vec<_>>(), "{from} -> {to}");
     }
 }
+
+/// A port of the server that clients have nothing to do with, or that nobody proxies.
+#[test]
+fn a_service_may_lead_to_other_ports_of_the_server() {
+    let good = fixture("database-limit", "good.yaml")
+        .replacen(
+            "- containerPort: 3000\n",
+            "- containerPort: 3000\n            - {name: metrics, containerPort: 9090}\n",
+            1,
+        )
+        .replacen(
+            "      targetPort: mcp\n",
+            "      targetPort: mcp\n    - {name: metrics, port: 9090, targetPort: metrics}\n    \
+             - {name: other, port: 3000, protocol: UDP, targetPort: 3000}\n",
+            1,
+        );
+    assert!(good.contains("UDP"));
+    let found: Vec<_> = check(&good).iter().map(|found| found.says.clone()).collect();
+    assert_eq!(found, Vec::<String>::new());
+}

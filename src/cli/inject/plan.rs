@@ -116,6 +116,12 @@ fn inject(
             continue;
         }
         let pod = pod.ok_or_else(|| format!("{place}: there is no `{}`", dotted(at)))?;
+        let label = &pod["metadata"]["labels"][LABEL];
+        if !label.is_null() && label != "enabled" && label != "disabled" {
+            return Err(format!(
+                "{place}: its label `{LABEL}` says {label}: expected `enabled` or `disabled`"
+            ));
+        }
         let became =
             podspec::inject(pod, &kind, options).map_err(|error| format!("{place}: {error}"))?;
         let found = match became {

@@ -128,11 +128,9 @@ impl Editor<'_> {
                 self.block_sequence(items, new, place);
             }
             (Body::Sequence { flow: true, items }, Value::Array(new))
-                if items.len() == new.len() =>
+                if !items.is_empty() && !new.is_empty() =>
             {
-                for (item, new) in items.iter().zip(new) {
-                    self.change(item, new, Place::Inline);
-                }
+                self.flow_sequence(old, items, new, place);
             }
             _ => self.replace(old, new, place),
         }
@@ -157,8 +155,10 @@ impl Editor<'_> {
     fn block_mapping(&mut self, old: &Node, entries: &[Entry], new: &Map<String, Value>) {
         let first = entries.first().map_or(old.start, |entry| entry.start);
         let column = first - line_start(self.text, first);
-        for (index, entry) in entries.iter().enumerate() {
-            let end = entry.value.end.max(entry.colon);
+        let mut rest = entries;
+        while let [entry, behind @ ..] = rest {
+            rest = behind;
+            let end = end_of(entry);
             if let Some(value) = new.get(&entry.key) {
                 let indent = column + 2;
                 self.change(&entry.value, value, Place::Behind { colon: entry.colon, indent });
@@ -166,11 +166,18 @@ impl Editor<'_> {
             }
             let begin = line_start(self.text, entry.start);
             let alone = self.text[begin..entry.start].trim().is_empty();
-            match (entries.get(index + 1), self.comment_behind(entry.start, end)) {
+            let stays = behind.iter().position(|entry| new.contains_key(&entry.key));
+            match (stays, self.comment_behind(entry.start, end)) {
+                // The dash before it stays, and all that goes with it goes at once.
+                (Some(stays), _) if !alone => {
+                    let gone = &entries[entries.len() - behind.len() - 1..][..=stays];
+                    let next = behind[stays].start;
+                    let comments = self.comments(gone, next, column);
+                    self.put(entry.start..next, &comments);
+                    rest = &behind[stays..];
+                }
                 // What people wrote beside it is theirs.
                 (_, Some(comment)) => self.put(entry.start..comment, ""),
-                // The dash before it stays.
-                (Some(next), None) if !alone => self.put(entry.start..next.start, ""),
                 _ => self.put(begin..next_line(self.text, end), ""),
             }
         }
@@ -192,15 +199,39 @@ impl Editor<'_> {
         }
     }
 
+    /// As in a block, where the same number of items goes and comes, or only one of both.
+    fn flow_sequence(&mut self, old: &Node, items: &[Node], new: &[Value], place: Place) {
+        let (gone, come) = difference(items, new);
+        if !gone.is_empty() && !come.is_empty() && gone.len() != come.len() {
+            self.replace(old, &Value::from(new.to_vec()), place);
+            return;
+        }
+        let stays = |index: &usize| !gone.contains(index) || !come.is_empty();
+        for index in (0..items.len()).filter(stays) {
+            let at = if index < gone.end { index } else { new.len() - (items.len() - index) };
+            self.change(&items[index], &new[at], Place::Inline);
+        }
+        let next = items.get(gone.end).map(|item| item.start);
+        let before = gone.start.checked_sub(1).map(|last| items[last].end);
+        if come.is_empty() && !gone.is_empty() {
+            let begin = if next.is_some() { None } else { before };
+            let begin = begin.unwrap_or(items[gone.start].start);
+            self.put(begin..next.unwrap_or(items[gone.end - 1].end), "");
+        } else if gone.is_empty() && !come.is_empty() {
+            let written: Vec<String> = new[come].iter().map(emit::inline).collect();
+            let written = written.join(", ");
+            match (next, before) {
+                (Some(next), _) => self.put(next..next, &format!("{written}, ")),
+                (None, Some(before)) => self.put(before..before, &format!(", {written}")),
+                (None, None) => self.replace(old, &Value::from(new.to_vec()), place),
+            }
+        }
+    }
+
     /// Items that are alike at both ends are changed in place; what is between goes, or comes.
     fn block_sequence(&mut self, items: &[Node], new: &[Value], place: Place) {
-        let old: Vec<Value> = items.iter().map(Node::value).collect();
-        let most = old.len().min(new.len());
-        let alike = |pair: &(&Value, &Value)| are_alike(pair.0, pair.1);
-        let before = old.iter().zip(new).take_while(alike).count();
-        let after = old.iter().rev().zip(new.iter().rev()).take_while(alike).count();
-        let after = after.min(most - before);
-        let (gone, come) = (before..items.len() - after, &new[before..new.len() - after]);
+        let (gone, range) = difference(items, new);
+        let (before, come) = (gone.start, &new[range]);
         let pairs = gone.len().min(come.len());
         let Some(dash) = items.first().and_then(|first| self.dash(first)) else {
             return;
@@ -228,6 +259,16 @@ impl Editor<'_> {
         }
     }
 
+    /// What people wrote beside and below entries that stand one below the other, the next of which
+    /// begins there: each on a line of its own, the next entry behind it.
+    fn comments(&self, entries: &[Entry], next: usize, column: usize) -> String {
+        let begins = entries.iter().skip(1).map(|entry| entry.start).chain([next]);
+        let gaps = entries.iter().zip(begins).map(|(entry, next)| &self.text[end_of(entry)..next]);
+        let comments = gaps.flat_map(str::lines).filter_map(|line| Some(&line[line.find('#')?..]));
+        let behind = format!("\n{}", " ".repeat(column));
+        comments.flat_map(|comment| [comment, &behind]).collect()
+    }
+
     /// Where a comment begins behind what stands in one line.
     fn comment_behind(&self, start: usize, end: usize) -> Option<usize> {
         let line = self.text[start..].split('\n').next()?;
@@ -236,12 +277,23 @@ impl Editor<'_> {
         (blanks > 0 && behind[blanks..].starts_with('#')).then_some(end + blanks)
     }
 
-    /// The dash before an item.
+    /// The dash before an item; comments may stand between.
     fn dash(&self, item: &Node) -> Option<usize> {
-        let before = &self.text.as_bytes()[..item.start];
-        (0..item.start).rev().find(|at| {
-            before[*at] == b'-' && before.get(at + 1).is_none_or(u8::is_ascii_whitespace)
-        })
+        let mut end = item.start;
+        loop {
+            let begin = line_start(self.text, end);
+            let line = &self.text.as_bytes()[begin..end];
+            let is_comment =
+                |at: &usize| line[*at] == b'#' && (*at == 0 || line[*at - 1].is_ascii_whitespace());
+            let code = (0..line.len()).find(is_comment).unwrap_or(line.len());
+            let is_dash = |at: &usize| {
+                line[*at] == b'-' && line.get(at + 1).is_none_or(u8::is_ascii_whitespace)
+            };
+            if let Some(at) = (0..code).rev().find(is_dash) {
+                return Some(begin + at);
+            }
+            end = begin.checked_sub(1)?;
+        }
     }
 
     /// Whole lines, without the last one's end.
@@ -256,6 +308,11 @@ impl Editor<'_> {
     }
 }
 
+/// Where an entry ends.
+fn end_of(entry: &Entry) -> usize {
+    entry.value.end.max(entry.colon)
+}
+
 /// What the text does not say yet, be it by a merge.
 fn added(old: &Node, entries: &[Entry], new: &Map<String, Value>) -> Map<String, Value> {
     let said = old.value();
@@ -263,6 +320,17 @@ fn added(old: &Node, entries: &[Entry], new: &Map<String, Value>) -> Map<String,
         !entries.iter().any(|entry| entry.key == **key) && said.get(key) != Some(value)
     };
     new.iter().filter(is_new).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Which items go, and which come in their place: those at both ends that are alike stay.
+fn difference(items: &[Node], new: &[Value]) -> (Range<usize>, Range<usize>) {
+    let old: Vec<Value> = items.iter().map(Node::value).collect();
+    let most = old.len().min(new.len());
+    let alike = |pair: &(&Value, &Value)| are_alike(pair.0, pair.1);
+    let before = old.iter().zip(new).take_while(alike).count();
+    let after = old.iter().rev().zip(new.iter().rev()).take_while(alike).count();
+    let after = after.min(most - before);
+    (before..items.len() - after, before..new.len() - after)
 }
 
 /// Whether two items are the same thing, perhaps changed.
@@ -340,6 +408,67 @@ mod tests {
             let (after, _) = changed(&TEXT.replace('\n', "\r\n"), change);
             assert_eq!(after, TEXT.replacen(from, to, 1).replace('\n', "\r\n"));
         }
+    }
+
+    /// A port gives its name and its host port to the sidecar's, wherever they stand.
+    #[test]
+    fn what_goes_first_in_an_item_leaves_the_comments_about_it() {
+        for (text, expected) in [
+            ("p:\n- name: a\n  # below\n  port: 1\n", "p:\n- # below\n  port: 1\n"),
+            ("p:\n- name: a\n  host: 2\n  port: 1\n", "p:\n- port: 1\n"),
+            ("p:\n- host: 2\n  name: a\n  port: 1\n", "p:\n- port: 1\n"),
+            (
+                "p:\n- name: a # b-e\n  host: 2\n  # two\n\n  # three\n  port: 1\n",
+                "p:\n- # b-e\n  # two\n  # three\n  port: 1\n",
+            ),
+            ("p:\n- port: 1\n  name: a\n  host: 2\n", "p:\n- port: 1\n"),
+        ] {
+            for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+                let (after, anew) = changed(&text, |value| value["p"][0] = json!({"port": 1}));
+                assert_eq!(after.replace("\r\n", "\n"), expected);
+                assert!(!anew);
+            }
+        }
+    }
+
+    #[test]
+    fn a_dash_in_a_comment_is_none() {
+        let text = "p:\n- # the server - main\n  # - and more\n  name: a\n- name: b\n";
+        let (after, anew) = changed(text, |value| {
+            value["p"].as_array_mut().unwrap().insert(0, json!({"name": "z"}));
+        });
+        assert_eq!(after, text.replacen("p:\n", "p:\n- name: z\n", 1));
+        assert!(!anew);
+        let (after, _) = changed(text, |value| {
+            value["p"].as_array_mut().unwrap().remove(0);
+        });
+        assert_eq!(after, "p:\n- name: b\n");
+    }
+
+    #[test]
+    fn a_list_between_brackets_keeps_its_comments() {
+        let text = "p: [\n  # big\n  {name: a}, # one\n  {name: b, mode: 0640},\n] # why\n";
+        let item = json!({"name": "z", "on": "a"});
+        for (at, from, to) in [
+            (0, "{name: a}", "{name: z, \"on\": a}, {name: a}"),
+            (1, "{name: b", "{name: z, \"on\": a}, {name: b"),
+            (2, "0640}", "0640}, {name: z, \"on\": a}"),
+        ] {
+            let (after, anew) = changed(text, |value| {
+                value["p"].as_array_mut().unwrap().insert(at, item.clone());
+            });
+            assert_eq!(after, text.replacen(from, to, 1));
+            assert!(!anew);
+            let (back, anew) = changed(&after, |value| {
+                value["p"].as_array_mut().unwrap().remove(at);
+            });
+            assert_eq!(back, text);
+            assert!(!anew);
+        }
+        let (after, _) = changed(text, |value| value["p"] = json!([{"name": "b", "mode": 416}]));
+        assert_eq!(after, "p: [\n  # big\n  {name: b, mode: 0640},\n] # why\n");
+        let (after, _) = changed(text, |value| value["p"] = json!([{"name": "a"}]));
+        assert_eq!(after, "p: [\n  # big\n  {name: a},\n] # why\n");
     }
 
     /// The blank lines below it belong to a text that keeps them.

@@ -180,24 +180,25 @@ fn split(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut begin = 0;
     let mut at = 0;
+    // What there was since the last cut.
+    let (mut has_directive, mut has_more) = (false, false);
     for line in text.split_inclusive('\n') {
         let marks = |mark: &str| {
             line.strip_prefix(mark)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
         };
         // A directive belongs to what it stands before.
-        let only_directives = text[begin..at]
-            .lines()
-            .all(|line| line.trim().is_empty() || line.starts_with(['#', '%']))
-            && text[begin..at].lines().any(|line| line.starts_with('%'));
+        let only_directives = has_directive && !has_more;
         if marks("---") && !only_directives && at > begin {
             parts.push(&text[begin..at]);
-            begin = at;
+            (begin, has_directive, has_more) = (at, false, false);
         }
+        has_directive |= line.starts_with('%');
+        has_more |= !line.trim().is_empty() && !line.starts_with(['#', '%']);
         at += line.len();
         if marks("...") {
             parts.push(&text[begin..at]);
-            begin = at;
+            (begin, has_directive, has_more) = (at, false, false);
         }
     }
     parts.push(&text[begin..]);

@@ -43,6 +43,8 @@ pub const RECORD: &str = "ebbtide.dev/injected-changes";
 const PORT_NAME: &str = "mcp";
 /// What Kubernetes takes where a pod says nothing.
 pub const DEFAULT_GRACE: u64 = 30;
+/// A year, in seconds.
+const LONGEST_GRACE: u64 = 366 * 24 * 60 * 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -115,6 +117,15 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
         _ => or,
     };
     let (data, admin) = (own("listen", 7070), own("admin", 7071));
+    if let Some((setting, port)) =
+        [("listen", data), ("admin", admin)].into_iter().find(|(_, port)| *port == server.number)
+    {
+        return Err(format!(
+            "the server listens on {port}, as ebbtide would: give ebbtide another port, as in the \
+             annotation {SETTING}{setting}: \"0.0.0.0:{}\"",
+            port.saturating_add(1000)
+        ));
+    }
     server::has_room(&pod["spec"], [("listen", data), ("admin", admin)])?;
     let settings = settings.map_err(|error| error.to_string())?;
     for (name, address) in [("listen", settings.listen), ("admin", settings.admin)] {
@@ -155,12 +166,26 @@ fn has_shape(pod: &Value) -> Result<(), String> {
     for at in ["/metadata", "/metadata/annotations", "/metadata/labels"] {
         fits(pod.pointer(at), Value::is_object, &at[1..], "mapping")?;
     }
-    fits(
-        pod["spec"].get("terminationGracePeriodSeconds"),
-        Value::is_u64,
-        "terminationGracePeriodSeconds",
-        "whole number of seconds",
-    )?;
+    let grace = &pod["spec"]["terminationGracePeriodSeconds"];
+    match (grace.as_u64(), grace.as_i64()) {
+        (Some(seconds), _) if seconds > LONGEST_GRACE => {
+            return Err(format!(
+                "`terminationGracePeriodSeconds: {seconds}` is longer than any call: expected at \
+                 most {LONGEST_GRACE}"
+            ));
+        }
+        (Some(_), _) => {}
+        (None, Some(seconds)) => {
+            return Err(format!(
+                "`terminationGracePeriodSeconds: {seconds}` is below zero, which Kubernetes takes \
+                 for 1"
+            ));
+        }
+        (None, None) if grace.is_null() => {}
+        (None, None) => {
+            return Err("`terminationGracePeriodSeconds` is no whole number of seconds".into());
+        }
+    }
     for list in ["initContainers", "volumes"] {
         fits(pod["spec"].get(list), Value::is_array, list, "list")?;
     }
@@ -191,8 +216,15 @@ pub fn by_hand(spec: &Value) -> Option<&str> {
 }
 
 fn is_ebbtide(container: &Value) -> bool {
-    let program = container["command"][0].as_str().unwrap_or_default();
-    program == "ebbtide" || program.ends_with("/ebbtide")
+    let is_named_so = |path: &str| path == "ebbtide" || path.ends_with("/ebbtide");
+    if let Some(program) = container["command"][0].as_str() {
+        return is_named_so(program);
+    }
+    // The image's entry point.
+    let image = container["image"].as_str().unwrap_or_default();
+    let image = image.split('@').next().unwrap_or_default();
+    let name = image.rsplit_once(':').map_or(image, |(name, _)| name);
+    (is_named_so(image) || is_named_so(name)) && container["args"][0] == "run"
 }
 
 /// All that is known before the first change.

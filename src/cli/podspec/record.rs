@@ -78,15 +78,21 @@ pub fn undo(pod: &mut Value) -> Result<bool, String> {
     let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else {
         return Err("`spec` is no mapping: this is no pod".into());
     };
-    for (list, name) in [
-        ("initContainers", CONTAINER),
-        ("containers", CONTAINER),
-        ("volumes", TOKEN),
-        ("volumes", SECRET),
-    ] {
+    let mut own = Vec::new();
+    for list in ["initContainers", "containers"] {
         if let Some(items) = spec.get_mut(list).and_then(Value::as_array_mut) {
-            items.retain(|item| item["name"] != name);
+            own.extend(items.extract_if(.., |item| item["name"] == CONTAINER));
         }
+    }
+    // A volume of that name may be somebody else's.
+    let mounts = |name: &str| {
+        let mounts = own.iter().filter_map(|own| own["volumeMounts"].as_array()).flatten();
+        mounts.into_iter().any(|mount| mount["name"] == name)
+    };
+    if let Some(items) = spec.get_mut("volumes").and_then(Value::as_array_mut) {
+        items.retain(|item| {
+            ![TOKEN, SECRET].into_iter().any(|name| item["name"] == name && mounts(name))
+        });
     }
     if let Some(grace) = &record.grace
         && spec["terminationGracePeriodSeconds"] == grace.to
@@ -99,8 +105,19 @@ pub fn undo(pod: &mut Value) -> Result<bool, String> {
     }
     let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
     let server = containers.into_iter().flatten().find(|found| found["name"] == *record.server);
-    if let Some(server) = server {
-        give_back(server, &record);
+    let changed = |what: String| {
+        format!(
+            "{what} is not there any more, to which something was to be given back that injection \
+             has taken ({RECORD}): change it back, take the injection out with `ebbtide inject \
+             --uninject`, and change it then"
+        )
+    };
+    let Some(server) = server else {
+        return Err(changed(format!("the container `{}`", record.server)));
+    };
+    if !give_back(server, &record) {
+        let number = record.port.map(|port| port.number).unwrap_or_default();
+        return Err(changed(format!("port {number} of the container `{}`", record.server)));
     }
     for at in record.created.iter().rev() {
         remove_empty(pod, at);
@@ -108,15 +125,24 @@ pub fn undo(pod: &mut Value) -> Result<bool, String> {
     Ok(true)
 }
 
-fn give_back(server: &mut Value, record: &Record) {
+/// Gives the server back what was taken from it; `false` where its port is not there.
+fn give_back(server: &mut Value, record: &Record) -> bool {
     if let Some(moved) = &record.port {
         let ports = server.get_mut("ports").and_then(Value::as_array_mut);
-        let port = ports.into_iter().flatten().find(|port| {
-            port["containerPort"] == moved.number
-                && port.get("name").is_none()
-                && port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP")
-        });
-        if let Some(port) = port.and_then(Value::as_object_mut) {
+        let mut ports: Vec<&mut Value> = ports
+            .into_iter()
+            .flatten()
+            .filter(|port| {
+                port["containerPort"] == moved.number
+                    && port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP")
+            })
+            .collect();
+        if ports.is_empty() {
+            return false;
+        }
+        // One that has a name by now keeps it.
+        let port = ports.iter_mut().find(|port| port.get("name").is_none());
+        if let Some(port) = port.and_then(|port| port.as_object_mut()) {
             port.extend(moved.fields.clone());
         }
         for at in &record.named {
@@ -137,6 +163,7 @@ fn give_back(server: &mut Value, record: &Record) {
             server.remove("lifecycle");
         }
     }
+    true
 }
 
 fn remove_empty(pod: &mut Value, at: &str) {

@@ -65,8 +65,8 @@ pub fn find(spec: &Value, asked: Option<&str>) -> Result<Server, String> {
                 })
                 .collect();
             Err(format!(
-                "several containers have the port `{what}`: {}; say which one is the server's by \
-                 its number, in the annotation config.ebbtide.dev/port",
+                "several containers have the port `{what}`: {}; those that are not the server's \
+                 need another name: the sidecar's port takes this one, and Services find the first",
                 names.join(", ")
             ))
         }

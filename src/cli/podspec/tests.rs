@@ -212,6 +212,68 @@ fn a_hook_of_the_servers_own_stays() {
     }
 }
 
+/// A volume of the name of ours may be somebody else's.
+#[test]
+fn only_what_injection_has_put_in_is_taken_out() {
+    let secret = json!({"name": SECRET, "secret": {"secretName": "mine"}});
+    let mut pod = with("/spec/volumes", json!([secret]));
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": SECRET, "mountPath": "/s"}]);
+    let original = pod.clone();
+    let once = injected(pod);
+    assert_eq!(injected(once.clone()), once);
+    let mut out = once;
+    assert_eq!(uninject(&mut out), Ok(true));
+    assert_eq!(out, original);
+}
+
+/// What was taken cannot be given back to what is not there.
+#[test]
+fn an_injected_pod_that_was_changed_is_not_left_in_pieces() {
+    for (at, value, says) in [
+        ("/spec/containers/0/name", json!("other"), "the container `server` is not there"),
+        (
+            "/spec/containers/0/ports/0/containerPort",
+            json!(4000),
+            "port 3000 of the container `server` is not there",
+        ),
+    ] {
+        let mut pod = injected(pod());
+        *pod.pointer_mut(at).unwrap() = value;
+        for error in [
+            uninject(&mut pod.clone()).unwrap_err(),
+            inject(&mut pod, "Deployment", &options()).unwrap_err(),
+        ] {
+            assert!(error.contains(says) && error.contains("--uninject"), "{error}");
+        }
+    }
+    // One that has its name back keeps it.
+    let mut pod = injected(pod());
+    pod["spec"]["containers"][0]["ports"][0]["name"] = "own".into();
+    assert_eq!(uninject(&mut pod), Ok(true));
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["name"], "own");
+}
+
+#[test]
+fn a_sidecar_that_somebody_made_is_known_by_what_it_runs() {
+    for (container, is_there) in [
+        (
+            json!({"image": "ghcr.io/ebbtide/ebbtide:0.1.0", "args": ["run", "--grace", "60s"]}),
+            true,
+        ),
+        (json!({"image": "host:5000/ebbtide", "args": ["run"]}), true),
+        (json!({"image": "ebbtide@sha256:0", "args": ["run"]}), true),
+        (json!({"image": "i", "command": ["/ebbtide", "run"]}), true),
+        (json!({"image": "ghcr.io/ebbtide/ebbtide:0.1.0", "args": ["rehearse"]}), false),
+        (json!({"image": "ebbtide/server:1", "args": ["run"]}), false),
+        (json!({"image": "ebbtide:1", "command": ["/bye"], "args": ["run"]}), false),
+    ] {
+        let mut container = container;
+        container["name"] = "drain-proxy".into();
+        let spec = json!({"initContainers": [container]});
+        assert_eq!(by_hand(&spec).is_some(), is_there, "{spec}");
+    }
+}
+
 #[test]
 fn what_cannot_be_injected_says_why() {
     let annotated = |name: &str, text: Value| with("/metadata/annotations", json!({ name: text }));
@@ -287,6 +349,9 @@ fn what_cannot_be_injected_says_why() {
             ),
             &["drain_token_file", "`/etc/ebbtide/secrets`", "/etc/ebbtide/secret/KEY"],
         ),
+        (with("/spec/terminationGracePeriodSeconds", json!(-1)), &["-1", "below zero"]),
+        (with("/spec/terminationGracePeriodSeconds", json!(i64::MAX)), &["longer than any call"]),
+        (with("/spec/terminationGracePeriodSeconds", json!("60")), &["no whole number"]),
         (with("/spec/containers", json!([])), &["no pod"]),
         (with("/spec/containers", json!("x")), &["no pod"]),
         (with("/metadata/annotations", json!("x")), &["annotations"]),

@@ -64,6 +64,8 @@ pub fn pods() -> Vec<Value> {
         undeclared,
         later,
         with(&[("/spec/initContainers", init)]),
+        runs("ghcr.io/ebbtide/ebbtide:0.1.0", "status"),
+        runs("ebbtide/tool:1", "run"),
         with(&[("/spec/volumes", json!([{"name": "data", "emptyDir": {}}]))]),
         with(&[("/spec/terminationGracePeriodSeconds", json!(300))]),
         with(&[("/spec/terminationGracePeriodSeconds", json!(60))]),
@@ -133,6 +135,8 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         (with(&[("/metadata/labels", json!({"ebbtide.dev/inject": "disabled"}))]), ""),
         (with(&[("/spec/containers/0/name", json!("ebbtide"))]), ""),
         (command("/bin/ebbtide"), ""),
+        (runs("ghcr.io/ebbtide/ebbtide:0.1.0", "run"), ""),
+        (runs("host:5000/ebbtide@sha256:0", "run"), ""),
         (with(&[(&name, json!("web"))]), "no port is named mcp or http"),
         (with(&[("/spec/hostNetwork", json!(true))]), "hostNetwork"),
         (second(json!([{"name": "http", "containerPort": 1}])), "several containers"),
@@ -172,6 +176,12 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
             "ebbtide-token",
         ),
     ]
+}
+
+/// A pod with an init container whose image's entry point is told to do that.
+fn runs(image: &str, command: &str) -> Value {
+    let container = json!({"name": "proxy", "image": image, "args": [command]});
+    with(&[("/spec/initContainers", json!([container]))])
 }
 
 /// Pods whose resources do not fit, which get the sidecar with those of every pod, and a part of

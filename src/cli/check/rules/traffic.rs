@@ -19,6 +19,9 @@ pub fn bypass(world: &World<'_>) -> Vec<Found> {
             let ports = service.value["spec"]["ports"].as_array().into_iter().flatten();
             let headless = service.value["spec"]["clusterIP"] == "None";
             for (position, port) in ports.enumerate() {
+                if port["protocol"].as_str().is_some_and(|protocol| protocol != "TCP") {
+                    continue;
+                }
                 let own = &port["port"];
                 let target = match &port["targetPort"] {
                     // Clients of a headless Service go by address, and choose the port themselves.
@@ -33,11 +36,13 @@ pub fn bypass(world: &World<'_>) -> Vec<Found> {
                 let ours = [sidecar.data, sidecar.admin].map(u64::from);
                 if let Some(number) = leads_to.filter(|number| !ours.contains(number)) {
                     // A port of something else in the pod, as metrics, is none of clients'.
-                    let server = workload.server.is_some_and(|server| {
-                        u16::try_from(number).is_ok_and(|number| server.declares(number))
-                    });
-                    let upstream = sidecar.container.setting("upstream").unwrap_or_default();
-                    if server || upstream.ends_with(&format!(":{number}")) {
+                    let is_servers = match sidecar.container.setting("upstream") {
+                        Some(upstream) => upstream.ends_with(&format!(":{number}")),
+                        None => workload.server.is_some_and(|server| {
+                            u16::try_from(number).is_ok_and(|number| server.declares(number))
+                        }),
+                    };
+                    if is_servers {
                         let mut says = format!(
                             "port {own} leads to {number}, which is the server's; ebbtide's is {}",
                             sidecar.data
