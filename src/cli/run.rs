@@ -19,6 +19,11 @@ const UNUSED: &str = "this variable is no setting of ebbtide and is not used";
 pub fn main(matches: &ArgMatches) -> Outcome {
     let command: Vec<OsString> =
         matches.get_many("command").into_iter().flatten().cloned().collect();
+    if command.is_empty() && std::env::args_os().next_back().is_some_and(|last| last == "--") {
+        return Outcome::Usage(
+            "there is no COMMAND after `--`; without one, leave `--` out".into(),
+        );
+    }
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let (environment, unknown) = config::environment(variables);

@@ -66,10 +66,13 @@ fn page(status: &Value) -> String {
         line(format!("time left  {left:.1} s until the cut"));
     }
     line(format!("knowledge  {}", text(&status["knowledge"])));
-    line(format!("upstream   {}", text(&status["upstream"])));
+    let restart = status["server_restart"].as_str();
+    let restart = restart.map(|state| format!(" (its container restarts: {state})"));
+    line(format!("upstream   {}{}", text(&status["upstream"]), restart.unwrap_or_default()));
     let pool = &status["pool"];
     line(format!(
-        "pool       {} in use ({} streams), {} idle, {} waiting; {} created, {} reused, {} timed out",
+        "pool       {} in use ({} streams), {} idle, {} waiting; {} created, {} reused, {} timed out, \
+         {} unreachable",
         number(&pool["in_use"]),
         number(&pool["streams"]),
         number(&pool["idle"]),
@@ -77,6 +80,7 @@ fn page(status: &Value) -> String {
         number(&pool["created"]),
         number(&pool["reused"]),
         number(&pool["timed_out"]),
+        number(&pool["unreachable"]),
     ));
     let flight = &status["in_flight"];
     line(format!(
@@ -132,9 +136,9 @@ mod tests {
     fn a_person_sees_phase_and_calls() {
         let page = page(&serde_json::json!({
             "phase": "Draining", "why": "signal", "seconds_to_cut": 12.3, "knowledge": "timers",
-            "upstream": "http://127.0.0.1:3000",
+            "upstream": "http://127.0.0.1:3000", "server_restart": "Stopping",
             "pool": { "in_use": 1, "streams": 0, "idle": 2, "waiting": 0, "created": 3,
-                "reused": 4, "timed_out": 0 },
+                "reused": 4, "timed_out": 0, "unreachable": 9 },
             "in_flight": { "finite": 1, "streams": 0, "sessions": 1, "exchanges": [
                 { "class": "call", "method": "tools/call", "tool": "slow", "session": "abc",
                   "age_seconds": 2.5 } ] },
@@ -148,6 +152,8 @@ mod tests {
             "slow",
             "abc",
             "2.5s",
+            "its container restarts: Stopping",
+            "9 unreachable",
             "5 handed over, 6 reopened, 7 refused, 8 lost",
         ] {
             assert!(page.contains(part), "{part} in {page}");

@@ -124,8 +124,8 @@ pub const TABLE: &[Setting] = &[
         "acquire_timeout",
         "DURATION",
         Some("5s"),
-        "Longest wait in line for the upstream, also while it restarts; then 503 and JSON-RPC \
-         error -32012.",
+        "Longest wait in line for the upstream, then 503 and JSON-RPC error -32012; and for one that \
+         restarts or is not there, then 200 and -32011.",
     ),
     setting(
         "idle_timeout",

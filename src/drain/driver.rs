@@ -221,7 +221,10 @@ impl Driver {
     fn restarts(&mut self, step: Step) {
         let next = self.restart.step(step);
         if next != self.restart {
-            info!(state = ?next, "the server's container restarts");
+            match next {
+                Restart::No => info!("the server's container has restarted"),
+                state => info!(?state, "the server's container restarts"),
+            }
             self.restart = next;
         }
     }

@@ -27,17 +27,20 @@ impl Incarnation {
         self.number.load(Relaxed)
     }
 
-    /// Learns from what became of an attempt to connect.
-    pub fn learn<T>(&self, connected: &io::Result<T>) {
+    /// Learns from what became of an attempt to connect. Whether somebody listens, where that is
+    /// news.
+    pub fn learn<T>(&self, connected: &io::Result<T>) -> Option<bool> {
         match connected {
-            Ok(_) => self.listens.store(true, Relaxed),
+            Ok(_) => (!self.listens.swap(true, Relaxed)).then_some(true),
             // Anything else may be the network's, or that of a server which has too much to do.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                if self.listens.swap(false, Relaxed) {
+                let listened = self.listens.swap(false, Relaxed);
+                if listened {
                     self.number.fetch_add(1, Relaxed);
                 }
+                listened.then_some(false)
             }
-            Err(_) => {}
+            Err(_) => None,
         }
     }
 }

@@ -165,13 +165,12 @@ impl<B: Outgoing> Pool<B> {
         if let Ok(Ok(permit)) = permit {
             return Ok(self.slot(budget, permit, Some(deadline)));
         }
+        if budget == Budget::Calls && self.0.held.load(Ordering::Relaxed) {
+            tally.unreachable();
+            return Err(AcquireError::Restarting { waited });
+        }
         tally.timed_out();
-        Err(match budget {
-            Budget::Calls if self.0.held.load(Ordering::Relaxed) => {
-                AcquireError::Restarting { waited }
-            }
-            _ => AcquireError::Exhausted { budget, limit, waited },
-        })
+        Err(AcquireError::Exhausted { budget, limit, waited })
     }
 
     fn slot(
@@ -273,7 +272,15 @@ impl<B: Outgoing> Pool<B> {
 impl<B: Outgoing> Shared<B> {
     async fn connect(&self) -> io::Result<BoxedIo> {
         let connected = (self.connector)().await;
-        self.incarnation.learn(&connected);
+        let listens = self.incarnation.learn(&connected);
+        // Another pod's end is told by its endpoints.
+        if self.limits.tries_again {
+            match listens {
+                Some(true) if self.incarnation.number() > 1 => tracing::info!("the server is back"),
+                Some(false) => tracing::warn!("the server does not listen any more"),
+                Some(true) | None => {}
+            }
+        }
         connected
     }
 

@@ -35,6 +35,7 @@ fn a_bad_setting_ends_with_64_and_says_what_was_expected() {
             &["session_key_file", key, "line 2", "but of 16", "openssl"],
         ),
         (&["--admin", "0.0.0.0:7070"], &["admin", "listen", "7070"]),
+        (&["--"], &["COMMAND", "`--`"]),
     ] {
         let (code, text) = failed(&[&upstream[..], more].concat());
         assert_eq!(code, 64, "{text}");

@@ -275,7 +275,10 @@ Object.spec.initContainers{
       valueFrom: Object.spec.initContainers.env.valueFrom{
         fieldRef: Object.spec.initContainers.env.valueFrom.fieldRef{
           fieldPath: 'metadata.{{ index $env 1 }}'}}}
-    {{- end }}],
+    {{- end }}] + ('config.ebbtide.dev/admin' in variables.annotations ? [
+    Object.spec.initContainers.env{
+      name: 'EBBTIDE_ADMIN',
+      value: variables.annotations['config.ebbtide.dev/admin']}] : []),
   ports: [
     Object.spec.initContainers.ports{
       name: variables.oldName == '' ? 'mcp' : variables.oldName,

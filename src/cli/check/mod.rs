@@ -19,6 +19,7 @@ use self::{
 use super::{
     Outcome, inject,
     manifest::{self, Object},
+    podspec::{LABEL, SETTING},
 };
 use crate::config::value;
 
@@ -162,7 +163,10 @@ fn look(
         let object = &objects[*index];
         let place = place(object, "").map(|place| place.to_string()).unwrap_or_default();
         let title = object.title();
-        format!("{place}{title}: left out: nothing says that it serves MCP clients")
+        format!(
+            "{place}{title}: left out: nothing says that it serves MCP clients: no port is named mcp \
+             or http, no annotation {SETTING}port names it, and no label `{LABEL}: enabled`"
+        )
     }));
     if world.workloads.is_empty() {
         notes.push(NOTHING.into());

@@ -39,6 +39,8 @@ pub const SETTING: &str = "config.ebbtide.dev/";
 pub const VERSION: &str = "ebbtide.dev/injected-version";
 /// What injection changed.
 pub const RECORD: &str = "ebbtide.dev/injected-changes";
+/// Where the sidecar's admin port is unless somebody says otherwise.
+const ADMIN_PORT: u16 = 7071;
 /// What we call a port that had no name.
 const PORT_NAME: &str = "mcp";
 /// What Kubernetes takes where a pod says nothing.
@@ -102,13 +104,22 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
         return Ok(Became::Left(format!("its label says `{LABEL}: disabled`")));
     }
     has_shape(pod)?;
+    let before = record::server_port(pod);
     record::undo(pod)?;
     if let Some(container) = by_hand(&pod["spec"]) {
         return Ok(Became::Left(format!("its container `{container}` runs ebbtide already")));
     }
     let asked = Asked::read(pod)?;
-    let port = asked.port.as_deref().or(options.port.as_deref());
-    let server = server::find(&pod["spec"], port)?;
+    // What all pods are told holds for those that say nothing themselves.
+    let told = options.port.as_deref().filter(|_| !server::is_named(&pod["spec"]));
+    let port = asked.port.as_deref().or(told);
+    if let (None, Some(told)) = (&asked.port, told)
+        && let Some(why) = server::lacks(&pod["spec"], told)
+    {
+        return Ok(Became::Left(why));
+    }
+    let is_known = port.is_some() || server::is_named(&pod["spec"]);
+    let server = server::find(&pod["spec"], port.or(before.as_deref().filter(|_| !is_known)))?;
     let (raw, grace) = asked.settings(&pod["spec"], server.number)?;
     let settings = Settings::parse(&raw, false);
     // That ports meet is said better by who has the pod before his eyes.
@@ -116,7 +127,7 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
         Some(Ok(address)) => address.port(),
         _ => or,
     };
-    let (data, admin) = (own("listen", 7070), own("admin", 7071));
+    let (data, admin) = (own("listen", 7070), own("admin", ADMIN_PORT));
     if let Some((setting, port)) =
         [("listen", data), ("admin", admin)].into_iter().find(|(_, port)| *port == server.number)
     {
@@ -292,10 +303,15 @@ fn change(
         record.prestop = true;
     } else if !server::waits(&container["lifecycle"]["preStop"], plan.admin) {
         is_unprotected = true;
+        let elsewhere = match plan.admin {
+            ADMIN_PORT => String::new(),
+            admin => format!(" --admin 127.0.0.1:{admin}"),
+        };
         notes.push(format!(
             "its container `{}` keeps its own preStop hook, so SIGTERM does not wait for the \
-             drain. Let the hook end with `ebbtide drain --wait`, or take it away and ebbtide \
-             brings one. The binary comes into the image with `COPY --from={} /ebbtide /ebbtide`",
+             drain. Let the hook end with `ebbtide drain --wait{elsewhere}`, or take it away and \
+             ebbtide brings one. The binary comes into the image with `COPY --from={} /ebbtide \
+             /ebbtide`",
             record.server, options.image
         ));
     }

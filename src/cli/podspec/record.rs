@@ -58,6 +58,17 @@ pub fn ensure<'a>(
     pod.pointer_mut(at)
 }
 
+/// The server's port, as an earlier injection has found it: nobody may say it a second time.
+pub fn server_port(pod: &Value) -> Option<String> {
+    pod["metadata"]["annotations"].get(RECORD)?;
+    let lists = [&pod["spec"]["initContainers"], &pod["spec"]["containers"]];
+    let mut all = lists.into_iter().filter_map(Value::as_array).flatten();
+    let own = all.find(|container| container["name"] == CONTAINER)?;
+    let mut args = own["args"].as_array()?.iter().filter_map(Value::as_str);
+    args.find(|word| *word == "--upstream")?;
+    Some(args.next()?.rsplit_once(':')?.1.to_owned())
+}
+
 /// Takes an injection back; `false` where there is none.
 pub fn undo(pod: &mut Value) -> Result<bool, String> {
     let annotations = &pod["metadata"]["annotations"];

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::CONTAINER;
+use super::{ADMIN_PORT, CONTAINER};
 
 /// The names under which MCP servers offer their port; the first that is there counts.
 const NAMES: [&str; 2] = ["mcp", "http"];
@@ -73,6 +73,28 @@ pub fn find(spec: &Value, asked: Option<&str>) -> Result<Server, String> {
     }
 }
 
+/// Whether a container's port has one of the usual names.
+pub fn is_named(spec: &Value) -> bool {
+    let containers: Vec<_> = others(spec).collect();
+    all(&containers).any(|found| NAMES.iter().any(|name| found.name.as_deref() == Some(*name)))
+}
+
+/// Why a port, by number or name, that every pod was told of is none of this one's, where it says
+/// which ports it has.
+pub fn lacks(spec: &Value, port: &str) -> Option<String> {
+    let containers: Vec<_> = others(spec).collect();
+    let is_it =
+        |found: Server| found.name.as_deref() == Some(port) || found.number.to_string() == port;
+    let mut declared = all(&containers).peekable();
+    declared.peek()?;
+    (!declared.any(is_it)).then(|| format!("no port of it is {port}; {}", ports_there(&containers)))
+}
+
+fn others(spec: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    let list = spec["containers"].as_array().into_iter().flatten().enumerate();
+    list.filter(|(_, container)| container["name"] != CONTAINER)
+}
+
 /// The containers of a pod that is well-formed as far as it matters here.
 pub fn containers(spec: &Value) -> Result<&Vec<Value>, String> {
     match spec["containers"].as_array() {
@@ -95,7 +117,9 @@ pub fn runs_to_wait(hook: &Value, admin: u16) -> bool {
         let words = hook["exec"]["command"].as_array().into_iter().flatten();
         words.filter_map(Value::as_str).any(|word| word.contains(text))
     };
-    ["ebbtide", "drain", "--wait"].iter().all(|text| says(text))
+    let drains = ["ebbtide", "drain", "--wait"].iter().all(|text| says(text));
+    // It runs where nobody tells it that the sidecar's port is another.
+    (drains && (admin == ADMIN_PORT || says(&format!(":{admin}"))))
         || says(&format!(":{admin}/prestop"))
 }
 

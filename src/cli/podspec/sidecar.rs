@@ -32,15 +32,20 @@ impl Sidecar<'_> {
         if let Some(port) = data.as_object_mut() {
             port.extend(fields.clone());
         }
+        let mut env = vec![
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_UID", "metadata.uid"),
+        ];
+        // For `ebbtide status` and `drain` beside it, which know no arguments of its.
+        if let Some((address, _)) = self.settings.get("admin") {
+            env.push(json!({"name": config::variable("admin"), "value": address}));
+        }
         let mut container = json!({
             "name": CONTAINER,
             "image": self.image,
             "args": self.args(),
-            "env": [
-                field("POD_NAME", "metadata.name"),
-                field("POD_NAMESPACE", "metadata.namespace"),
-                field("POD_UID", "metadata.uid"),
-            ],
+            "env": env,
             "ports": [data, {"name": "ebbtide-admin", "containerPort": self.admin}],
             "livenessProbe": {"httpGet": get("/livez")},
             "readinessProbe": {"httpGet": get("/readyz"), "periodSeconds": 2},

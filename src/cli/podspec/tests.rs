@@ -274,6 +274,56 @@ fn a_sidecar_that_somebody_made_is_known_by_what_it_runs() {
     }
 }
 
+/// What all pods of a file are told holds for those that say nothing themselves.
+#[test]
+fn a_port_that_is_told_to_all_is_taken_where_it_fits() {
+    let told = |port: &str| Options { port: Some(port.into()), ..options() };
+    let ports = |ports: Value| with("/spec/containers/0/ports", ports);
+    for (pod, port, expected) in [
+        (pod(), "9", Some(3000)),
+        (ports(json!([{"containerPort": 9}])), "9", Some(9)),
+        (ports(json!([{"containerPort": 9, "name": "web"}])), "web", Some(9)),
+        (ports(json!(null)), "9", Some(9)),
+        (ports(json!([{"containerPort": 5432}])), "9", None),
+        (ports(json!([{"containerPort": 5432}])), "web", None),
+    ] {
+        let mut pod = pod;
+        match inject(&mut pod, "Deployment", &told(port)).unwrap() {
+            Became::Injected(found) => assert_eq!(Some(found.number), expected, "{pod}"),
+            Became::Left(why) => {
+                assert_eq!(expected, None, "{pod}");
+                assert!(why.contains("5432"), "{why}");
+            }
+        }
+    }
+    // Nobody has to say it a second time.
+    let mut once = ports(json!([{"containerPort": 9}]));
+    assert!(inject(&mut once, "Deployment", &told("9")).is_ok());
+    assert_eq!(injected(once.clone()), once);
+}
+
+/// Whoever asks for the sidecar's admin port has to know where it is.
+#[test]
+fn an_admin_port_of_its_own_is_told_to_who_asks_for_it() {
+    let admin = json!({"config.ebbtide.dev/admin": "0.0.0.0:8071"});
+    for (hook, is_unprotected) in [
+        (json!(["/ebbtide", "drain", "--wait"]), true),
+        (json!(["/ebbtide", "drain", "--wait", "--admin", "127.0.0.1:8071"]), false),
+        (json!(["sh", "-c", "curl localhost:8071/prestop"]), false),
+        (json!(["sh", "-c", "curl localhost:7071/prestop"]), true),
+    ] {
+        let mut pod = with("/metadata/annotations", admin.clone());
+        pod["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"exec": {"command": hook}}});
+        let became = inject(&mut pod, "Deployment", &options());
+        let Ok(Became::Injected(found)) = became else { panic!() };
+        assert_eq!(found.is_unprotected, is_unprotected, "{hook}");
+        let says_port = found.notes.iter().any(|note| note.contains("--admin 127.0.0.1:8071"));
+        assert_eq!(says_port, is_unprotected, "{:?}", found.notes);
+        let env = pod["spec"]["initContainers"][0]["env"].as_array().unwrap();
+        assert_eq!(env[3], json!({"name": "EBBTIDE_ADMIN", "value": "0.0.0.0:8071"}));
+    }
+}
+
 #[test]
 fn what_cannot_be_injected_says_why() {
     let annotated = |name: &str, text: Value| with("/metadata/annotations", json!({ name: text }));
