@@ -14,7 +14,7 @@ use super::{
     report::Account,
     timeline::{Timeline, Timings},
 };
-use crate::inflight::Inflight;
+use crate::inflight::{Inflight, Totals};
 
 /// How often streams are told to end while a drain ends them.
 const STREAM_TICK: Duration = Duration::from_millis(10);
@@ -40,7 +40,13 @@ pub struct Begun {
 
 impl Begun {
     #[must_use]
-    pub fn new(trigger: Trigger, now: Instant, level: Level, inflight: &Inflight) -> Self {
+    pub fn new(
+        trigger: Trigger,
+        now: Instant,
+        level: Level,
+        inflight: &Inflight,
+        lately: &Totals,
+    ) -> Self {
         info!(
             why = trigger.name(),
             in_flight = inflight.finite(),
@@ -48,7 +54,7 @@ impl Begun {
             knowledge = level.name(),
             "drain begins"
         );
-        let account = Account::new(trigger, inflight);
+        let account = Account::new(trigger, inflight, lately);
         let stream_batch = STREAM_BATCH;
         Self {
             trigger,

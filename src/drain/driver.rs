@@ -22,7 +22,7 @@ use super::{
     timeline::Timings,
 };
 use crate::{
-    inflight::{Ending, Inflight, UNTAKEN_LOOK},
+    inflight::{Ending, Inflight, Totals, UNTAKEN_LOOK},
     telemetry::{Metrics, metrics::Outcome},
 };
 
@@ -47,6 +47,8 @@ pub struct Driver {
     facts: Facts,
     /// Exchanges that had begun when last looked.
     begun: u64,
+    /// What became of exchanges until a few seconds ago.
+    lately: Totals,
     knowledge: Knowledge,
     hooks: Hooks,
     restart: Restart,
@@ -91,6 +93,7 @@ impl Driver {
             metrics,
             facts,
             begun: 0,
+            lately: Totals::default(),
             knowledge: Knowledge::default(),
             hooks: Hooks::default(),
             restart: Restart::No,
@@ -139,6 +142,7 @@ impl Driver {
                 }
                 () = until(Some(untaken_at)) => {
                     self.inflight.release_untaken();
+                    self.lately = self.inflight.totals();
                     untaken_at = Instant::now() + UNTAKEN_LOOK;
                 }
             }
@@ -255,7 +259,7 @@ impl Driver {
         }
         let now = now();
         let level = self.knowledge.level();
-        self.drain = Some(Begun::new(trigger, now, level, &self.inflight));
+        self.drain = Some(Begun::new(trigger, now, level, &self.inflight, &self.lately));
         if !self.rules.has_endpoints {
             self.facts.withdrawn = Some(now);
         }

@@ -53,11 +53,15 @@ pub struct Account {
 }
 
 impl Account {
-    /// Begins with what was counted before the trigger.
+    /// Begins with what was counted before the trigger. `lately`: what was counted shortly before: the
+    /// calls of a server that ended are lost a moment before anybody hears of its end.
     #[must_use]
-    pub fn new(trigger: Trigger, inflight: &Inflight) -> Self {
+    pub fn new(trigger: Trigger, inflight: &Inflight, lately: &Totals) -> Self {
         inflight.begin_audit();
-        let (before, moves_before) = (inflight.totals(), inflight.moves());
+        let (mut before, moves_before) = (inflight.totals(), inflight.moves());
+        if trigger == Trigger::ServerEnded {
+            before = before.with(Outcome::UpstreamLost, lately.of(Outcome::UpstreamLost));
+        }
         Self { trigger, before, moves_before, phases: Vec::new(), cut_calls: Vec::new() }
     }
 
@@ -163,7 +167,7 @@ mod tests {
         inflight.begin((Class::Call, false), None, None).will_be(Outcome::Completed);
         let mut running: Vec<_> =
             (0..60).map(|_| inflight.begin((Class::Call, false), session.clone(), None)).collect();
-        let mut account = Account::new(Trigger::Deleted, &inflight);
+        let mut account = Account::new(Trigger::Deleted, &inflight, &Totals::default());
         running[0].will_be(Outcome::Completed);
         running.iter_mut().skip(1).for_each(|ticket| ticket.will_be(Outcome::Cut));
         drop(running.remove(0));

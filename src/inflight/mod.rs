@@ -46,6 +46,13 @@ impl Totals {
         self.0[outcome as usize]
     }
 
+    /// The same, but for those of one outcome.
+    #[must_use]
+    pub fn with(mut self, outcome: Outcome, count: u64) -> Totals {
+        self.0[outcome as usize] = count;
+        self
+    }
+
     /// What was added since an earlier reading.
     #[must_use]
     pub fn since(&self, earlier: &Totals) -> Totals {

@@ -275,6 +275,21 @@ async fn an_answer_that_is_there_goes_before_the_end() {
     }
 }
 
+/// They are lost a moment before anybody hears of its end.
+#[tokio::test(start_paused = true)]
+async fn the_calls_of_a_server_that_ended_are_in_the_report() {
+    let mut world = World::start(Settings::default()).await;
+    // Those of before are not.
+    for (id, pause) in [("1", 60.0), ("2", 0.001)] {
+        let (mut client, server) = world.held(&call(id, "")).await;
+        drop(server);
+        assert!(client.message().await.contains("-32011"));
+        sleep(seconds(pause)).await;
+    }
+    world.drain.tell(Event::ServerEnded).await;
+    assert_eq!(world.report().await.lost, 1);
+}
+
 /// However many it answers in one stream, and whatever their ids look like.
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_settled_by_its_last_answer() {
