@@ -72,11 +72,12 @@ impl ProxyBody {
 impl Passing {
     /// Its client does not take it: it is over, as if the client had left.
     fn release(&self) {
-        let state = std::mem::replace(&mut *self.state(), State::Released);
-        if let State::Passes(_, mut ticket) = state
-            && let Some(ending) = ticket.ending()
-        {
-            ticket.will_be(outcome(ending, ticket.class()));
+        let mut state = self.state();
+        if let State::Passes(_, ticket) = &mut *state {
+            if let Some(ending) = ticket.ending() {
+                ticket.will_be(outcome(ending, ticket.class()));
+            }
+            *state = State::Released;
         }
     }
 
