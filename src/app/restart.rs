@@ -57,9 +57,9 @@ async fn accompany(
             let idle = async {
                 let held = pool.hold_calls().await;
                 // Answered on another stream, or awaited by a client that comes back: these hold no
-                // place in the pool.
-                while inflight.pending() > 0 {
-                    sleep(LOOK).await;
+                // place in the pool. For a client that does not, new calls are not kept waiting.
+                while inflight.awaited() > 0 {
+                    sleep(LOOK_IDLY).await;
                 }
                 drain.tell(Event::Restart(Step::Idle)).await;
                 held
@@ -100,10 +100,12 @@ async fn follow_drain(
     drain: &DrainHandle,
     listeners: impl Fn() -> Vec<u64>,
 ) {
-    if watch.reached(Phase::Drained).await.trigger != Some(Trigger::Request) {
+    if watch.reached(Phase::Withdrawing).await.trigger != Some(Trigger::Request) {
         return;
     }
+    // Before anybody stops it.
     let (before, incarnation) = (listeners(), pool.incarnation());
+    watch.reached(Phase::Drained).await;
     // It may be quicker than any look at whether somebody listens.
     let is_another = || {
         let now = listeners();

@@ -259,6 +259,10 @@ impl Driver {
         }
         let now = now();
         let level = self.knowledge.level();
+        if trigger == Trigger::ServerEnded {
+            let lost = self.inflight.totals().since(&self.lately).of(Outcome::UpstreamLost);
+            (0..lost).for_each(|_| self.metrics.ended_in_drain(Outcome::UpstreamLost));
+        }
         self.drain = Some(Begun::new(trigger, now, level, &self.inflight, &self.lately));
         if !self.rules.has_endpoints {
             self.facts.withdrawn = Some(now);
@@ -315,8 +319,7 @@ impl Driver {
                 self.metrics.ended_in_drain(Outcome::Cut);
             }
             drain.account.cut(cut);
-            // Who has not read for long will not read this.
-            self.inflight.release_untaken();
+            self.inflight.release_at_cut();
         }
     }
 

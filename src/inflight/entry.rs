@@ -48,9 +48,11 @@ impl Ending {
 pub type Release = Box<dyn Fn() + Send + Sync>;
 
 /// How often an answer's client may be found not to have taken what is there for it, at most; and
-/// once the answer has been told to end. It is looked each [`super::UNTAKEN_LOOK`].
+/// once the answer has been told to end, and at the moment of the cut, which is no look more. It is
+/// looked each [`super::UNTAKEN_LOOK`].
 const UNTAKEN: u8 = 12;
 const UNTAKEN_AT_END: u8 = 1;
+const UNTAKEN_AT_CUT: u8 = 2;
 /// Nothing is there to be taken.
 const NOTHING: u8 = u8::MAX;
 
@@ -139,6 +141,11 @@ impl Entry {
             (looks < NOTHING - 1).then(|| looks + 1)
         });
         looked.is_ok_and(|looks| looks >= most)
+    }
+
+    /// Whether the client has not taken the answer for some time.
+    pub(super) fn is_untaken(&self) -> bool {
+        (UNTAKEN_AT_CUT..NOTHING).contains(&self.untaken.load(Ordering::Relaxed))
     }
 
     pub(super) fn class(&self) -> Class {

@@ -181,14 +181,26 @@ impl Inflight {
         self.0.sessions.pending()
     }
 
+    /// Those of them whose client is there to hear the answer, or was a few seconds ago.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.hear_pending();
+        self.0.sessions.awaited()
+    }
+
     /// Gives up what was awaited for too long with nobody there to hear it.
     pub fn expire_pending(&self) {
+        self.hear_pending();
+        self.0.sessions.expire();
+    }
+
+    /// Notes who is there to hear what is pending.
+    fn hear_pending(&self) {
         if self.pending() > 0 {
             self.entries(|entry| entry.class().is_stream())
                 .iter()
                 .for_each(|entry| entry.hears_pending());
         }
-        self.0.sessions.expire();
     }
 
     /// Everything in flight, the oldest first, and after that what is pending.
@@ -264,10 +276,18 @@ impl Inflight {
     }
 
     /// Ends those whose clients have stopped taking the answer: a place at the server is not theirs
-    /// to keep, and no drain waits for them. To be asked each [`UNTAKEN_LOOK`], and when all are told
-    /// to end.
+    /// to keep, and no drain waits for them. To be asked each [`UNTAKEN_LOOK`].
     pub fn release_untaken(&self) {
-        for entry in self.entries(Entry::is_left) {
+        self.release(Entry::is_left);
+    }
+
+    /// The same at the cut: who has not read for some time will not read of it.
+    pub fn release_at_cut(&self) {
+        self.release(Entry::is_untaken);
+    }
+
+    fn release(&self, is_left: impl Fn(&Entry) -> bool) {
+        for entry in self.entries(is_left) {
             if let Some(release) = entry.release.get() {
                 tracing::info!(class = entry.class().name(), "a client does not take its answer");
                 release();

@@ -178,8 +178,11 @@ pub fn receive(proxy: &Proxy, exchange: &mut Exchange, sent: Sent) -> Result<Rec
         head.headers.remove(header::CONTENT_LENGTH);
     }
     // A GET that may be a stream is one only if the answer is.
-    if events && class == Class::Plain && head.status.is_success() {
-        exchange.ticket.reclassify(Class::Stream);
+    if events && matches!(class, Class::Plain | Class::Listen) && head.status.is_success() {
+        // A subscription may have come as what it could still have been.
+        if class == Class::Plain {
+            exchange.ticket.reclassify(Class::Stream);
+        }
         if let Err(error) = slot.becomes_stream() {
             connection.close(Closed::Abandoned);
             return Err(Failure::not_acquired(&error));

@@ -50,7 +50,7 @@ impl Watch {
     /// `elsewhere`: its session is another pod's.
     pub fn of(ticket: &Ticket, sessions: &Sessions, elsewhere: bool) -> Option<Box<Self>> {
         let wanted = match ticket.class() {
-            Class::Call | Class::Initialize | Class::Resume => true,
+            Class::Call | Class::Initialize | Class::Resume | Class::Listen => true,
             // Only HTTP+SSE has streams without a session's header.
             Class::Stream => ticket.session().is_none() && !elsewhere,
             _ => false,
@@ -67,7 +67,7 @@ impl Watch {
         let Self { answers, sessions, own, answered, .. } = self;
         let (mut endpoint, before) = (None, answered.len());
         answers.feed(data, |said| match said {
-            Said::Answer(id) if ticket.class().is_stream() => ticket.passes_answer(&id),
+            Said::Answer(id) if is_of_session(ticket.class()) => ticket.passes_answer(&id),
             Said::Answer(id) => {
                 // Bounded by the calls, however often a server answers what it was not asked.
                 let id = IdKey::of(&id);
@@ -111,6 +111,11 @@ impl Watch {
     pub fn may_come_back(&self, ticket: &Ticket) -> bool {
         self.elsewhere || (ticket.session().is_some() && self.answers.is_resumable())
     }
+}
+
+/// Whether what is answered on it was asked elsewhere.
+fn is_of_session(class: Class) -> bool {
+    class.is_stream() && class != Class::Listen
 }
 
 #[cfg(test)]

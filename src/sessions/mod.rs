@@ -333,6 +333,17 @@ impl Sessions {
         self.0.all.pending.load(Ordering::Relaxed)
     }
 
+    /// Those of them whose client is there to hear the answer, or was a few seconds ago.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        if self.pending() == 0 {
+            return 0;
+        }
+        let (now, table) = (Instant::now(), self.table());
+        let sessions = table.by_text.values().chain(table.by_endpoint.values());
+        sessions.map(|session| session.awaited(now)).sum()
+    }
+
     /// Those calls, each with the hash of its session.
     #[must_use]
     pub fn pending_calls(&self) -> Vec<(Call, String)> {

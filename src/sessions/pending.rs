@@ -16,6 +16,8 @@ use crate::mcp::message::IdKey;
 /// How long a call is waited for while no client is there. Clients that come back do so within
 /// seconds; one that died never does.
 pub(super) const PENDING_AGE: Duration = Duration::from_mins(1);
+/// How soon a client comes back that does.
+const COMES_BACK: Duration = Duration::from_secs(10);
 /// Most calls of one session that are waited for; beyond, the oldest is given up.
 const MAX_PENDING: usize = 64;
 /// Most calls of all sessions that are waited for; beyond, no more are.
@@ -58,6 +60,12 @@ impl Pending {
     /// The oldest first.
     pub fn pending(&self) -> &[Call] {
         &self.calls
+    }
+
+    /// How many of them somebody may come back for soon.
+    pub fn awaited(&self, now: Instant) -> usize {
+        let is_awaited = |call: &&Call| now.duration_since(call.heard) < COMES_BACK;
+        self.calls.iter().filter(is_awaited).count()
     }
 
     pub fn has_unanswered(&self) -> bool {

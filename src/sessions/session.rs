@@ -258,6 +258,10 @@ impl Session {
         !lock(&self.state).calls.pending().is_empty()
     }
 
+    pub(super) fn awaited(&self, now: Instant) -> usize {
+        lock(&self.state).calls.awaited(now)
+    }
+
     /// The calls that await an answer, the oldest first.
     #[must_use]
     pub fn pending(&self) -> Vec<Call> {

@@ -168,14 +168,31 @@ async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
     let began = Instant::now();
     let mut waiting = world.begin_hook(SERVER).await;
     world.until_restart(Restart::Finishing).await;
-    sleep_until(began + seconds(10.0)).await;
+    sleep_until(began + seconds(8.0)).await;
     assert_eq!(world.watch.snapshot().restart, Restart::Finishing);
     // Its client is back, and hears the answer.
     let (mut back, mut server) = world.held(&get(&format!("{session}Last-Event-ID: 1\r\n"))).await;
     server.send(EVENTS).await;
+    sleep_until(began + seconds(25.0)).await;
+    assert_eq!(world.watch.snapshot().restart, Restart::Finishing);
     server.chunk("data: {\"id\":1,\"result\":{}}\n\n").await;
     back.until("result").await;
     assert!(body(&waiting.message().await).contains("its calls have ended"));
+    assert_eq!(began.elapsed().as_secs(), 25);
+}
+
+/// For one that does not come back, new calls are not kept waiting.
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_server_does_not_wait_for_a_client_that_left() {
+    let mut world = World::start(Settings::default()).await;
+    let (mut client, mut server) = world.held(&call("1", "Mcp-Session-Id: s\r\n")).await;
+    server.send(EVENTS).await;
+    server.chunk("id: 1\ndata: {\"method\":\"notifications/progress\"}\n\n").await;
+    client.until("progress").await;
+    drop(client);
+    assert_eq!(server.rest().await, "");
+    let began = Instant::now();
+    assert!(body(&world.begin_hook(SERVER).await.message().await).contains("have ended"));
     assert_eq!(began.elapsed().as_secs(), 10);
 }
 
@@ -210,6 +227,18 @@ async fn a_server_that_is_back_behind_a_drain_that_was_asked_for_ends_it() {
         sleep(seconds(1.0)).await;
         assert_eq!(world.drain.is_over(), asked);
     }
+    // Also one that has changed before the drain was over.
+    let mut world = World::start(Settings::default()).await;
+    world.listener.store(7, Relaxed);
+    let (mut client, mut server) = world.held(&call("1", "")).await;
+    world.drain.tell(Event::Requested).await;
+    world.reached(Phase::Draining).await;
+    world.listener.store(8, Relaxed);
+    server.send(ANSWER).await;
+    client.message().await;
+    world.reached(Phase::Drained).await;
+    sleep(seconds(1.0)).await;
+    assert!(world.drain.is_over());
     // Also one that was back before anybody looked.
     for asked in [true, false] {
         let world = drained(asked).await;

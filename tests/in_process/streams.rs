@@ -185,6 +185,40 @@ async fn a_subscription_ends_well_only_where_the_drain_ends_it() {
     }
 }
 
+/// One that the server has ended itself, a moment before.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_gets_one_result() {
+    let mut world = World::start(Settings::default()).await;
+    let listen = r#"{"jsonrpc":"2.0","id":"s","method":"subscriptions/listen","params":{}}"#;
+    let (mut client, mut server) = world.held(&post(listen, "")).await;
+    server.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    world.drain.tell(Event::Requested).await;
+    server.chunk("data: {\"id\":\"s\",\"result\":{}}\n\n").await;
+    let end = client.until("0\r\n\r\n").await;
+    assert_eq!(end.matches("result").count(), 1, "{end}");
+}
+
+/// It may have come as a call: in two parts, of which only the second tells.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_comes_in_parts_leaves_the_place_of_a_call() {
+    let mut settings = Settings::default();
+    settings.pool.max_connections = 1;
+    let mut world = World::start(settings).await;
+    let head = "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    let mut client = world.asked(head).await;
+    client.chunk(r#"{"id":1,"method":"subscriptions/listen","#).await;
+    let mut server = world.server().await;
+    server.until("listen").await;
+    client.chunk(r#""params":{}}"#).await;
+    client.send("0\r\n\r\n").await;
+    server.until("0\r\n\r\n").await;
+    server.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    let (_call, _its_server) = world.held(&call("2", "")).await;
+}
+
 /// Whoever says so in the head alone, and calls, is counted as a call.
 #[tokio::test(start_paused = true)]
 async fn who_only_says_that_he_subscribes_takes_the_place_of_a_call() {

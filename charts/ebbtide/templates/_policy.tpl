@@ -112,7 +112,7 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
   expression: "variables.wishSeconds > variables.has ? variables.wishSeconds : variables.has"
 - name: taken
   expression: >-
-    (variables.containers + variables.pod.spec.?initContainers.orValue([])).exists(container,
+    variables.number in [variables.dataPort, variables.adminPort] || (variables.containers + variables.pod.spec.?initContainers.orValue([])).exists(container,
       container.?ports.orValue([]).exists(port,
         port.containerPort in [variables.dataPort, variables.adminPort]))
 - name: after
@@ -184,7 +184,7 @@ same decisions as in src/cli/podspec; a test in the cluster compares the two.
       ' does not fit: expected /etc/ebbtide/secret/KEY, where KEY is one of the Secret that the annotation {{ $prefix }}secret names' :
     !variables.found && variables.candidates.size() > 0 ?
       'several containers have the port ' + variables.name +
-      '; say which one is the server\'s by its number, in the annotation {{ $prefix }}port' :
+      '; those that are not the server\'s need another name' :
     !variables.found && variables.asked != '' ?
       'no container has the port ' + variables.asked + ' (annotation {{ $prefix }}port)' :
     !variables.found ?

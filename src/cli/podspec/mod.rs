@@ -106,6 +106,7 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
     has_shape(pod)?;
     let before = record::server_port(pod);
     record::undo(pod)?;
+    let before = before.filter(|port| server::lacks(&pod["spec"], port).is_none());
     if let Some(container) = by_hand(&pod["spec"]) {
         return Ok(Became::Left(format!("its container `{container}` runs ebbtide already")));
     }

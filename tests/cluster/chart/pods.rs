@@ -131,6 +131,8 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
     namesake["metadata"]["annotations"] = json!({"config.ebbtide.dev/port": number});
     let command = |command: &str| with(&[(&format!("{SERVER}/command"), json!([command, "run"]))]);
     let name = format!("{SERVER}/ports/0/name");
+    let mut own_port = with(&[(&format!("{SERVER}/ports"), json!(null))]);
+    own_port["metadata"]["annotations"] = json!({"config.ebbtide.dev/port": "7071"});
     vec![
         (with(&[("/metadata/labels", json!({"ebbtide.dev/inject": "disabled"}))]), ""),
         (with(&[("/spec/containers/0/name", json!("ebbtide"))]), ""),
@@ -141,6 +143,7 @@ pub fn pods_left_alone() -> Vec<(Value, &'static str)> {
         (with(&[("/spec/hostNetwork", json!(true))]), "hostNetwork"),
         (second(json!([{"name": "http", "containerPort": 1}])), "several containers"),
         (second(json!([{"containerPort": 7071}])), "port 7070 or 7071 is taken"),
+        (own_port, "port 7070 or 7071 is taken"),
         (annotated(&[("setle", "5s")]), "no setting is called setle"),
         (annotated(&[("secret", "Keys")]), "secret: Keys does not fit"),
         (annotated(&[("secret", "")]), "secret:  does not fit"),

@@ -5,10 +5,13 @@ use std::{collections::HashSet, fmt::Write as _};
 use serde_json::Value;
 
 use super::Found;
-use crate::cli::{
-    check::world::{Workload, World},
-    manifest::Object,
-    podspec::{self, services},
+use crate::{
+    cli::{
+        check::world::{Workload, World},
+        manifest::Object,
+        podspec::{self, services},
+    },
+    config::value,
 };
 
 pub fn bypass(world: &World<'_>) -> Vec<Found> {
@@ -36,8 +39,10 @@ pub fn bypass(world: &World<'_>) -> Vec<Found> {
                 let ours = [sidecar.data, sidecar.admin].map(u64::from);
                 if let Some(number) = leads_to.filter(|number| !ours.contains(number)) {
                     // A port of something else in the pod, as metrics, is none of clients'.
-                    let is_servers = match sidecar.container.setting("upstream") {
-                        Some(upstream) => upstream.ends_with(&format!(":{number}")),
+                    let upstream = sidecar.container.setting("upstream");
+                    let upstream = upstream.and_then(|text| value::upstream(&text).ok());
+                    let is_servers = match upstream {
+                        Some(upstream) => u64::from(upstream.port()) == number,
                         None => workload.server.is_some_and(|server| {
                             u16::try_from(number).is_ok_and(|number| server.declares(number))
                         }),
