@@ -213,3 +213,15 @@ fn a_service_may_lead_to_other_ports_of_the_server() {
     let found: Vec<_> = check(&good).iter().map(|found| found.says.clone()).collect();
     assert_eq!(found, Vec::<String>::new());
 }
+
+/// However its address is written.
+#[test]
+fn a_service_that_leads_to_the_upstream_goes_round_the_sidecar() {
+    let good = fixture("database-limit", "good.yaml");
+    let good = good.replacen("targetPort: mcp", "targetPort: 3000", 1);
+    for upstream in ["http://127.0.0.1:3000", "http://127.0.0.1:3000/", "http://$(HOST):$(PORT)"] {
+        let found = check(&good.replacen("http://127.0.0.1:3000", upstream, 1));
+        let found: Vec<_> = found.iter().map(|found| found.rule.name).collect();
+        assert_eq!(found, ["service-bypasses-sidecar"], "{upstream}");
+    }
+}

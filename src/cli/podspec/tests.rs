@@ -300,6 +300,10 @@ fn a_port_that_is_told_to_all_is_taken_where_it_fits() {
     let mut once = ports(json!([{"containerPort": 9}]));
     assert!(inject(&mut once, "Deployment", &told("9")).is_ok());
     assert_eq!(injected(once.clone()), once);
+    // Unless it is not so any more.
+    once["spec"]["containers"][0]["ports"][0]["containerPort"] = 4000.into();
+    let error = inject(&mut once, "Deployment", &options()).unwrap_err();
+    assert!(error.contains("mcp or http") && error.contains("4000"), "{error}");
 }
 
 /// Whoever asks for the sidecar's admin port has to know where it is.
