@@ -36,7 +36,7 @@ use crate::{
     kubernetes::{self, Cluster, Watched},
     pool::{Counts, Pool},
     proxy::{Proxy, RequestBody, peers::PeerPools},
-    serve::{self, Handler, Limits, Port, Stage, Tcp},
+    serve::{self, Port, Stage, Tcp},
     signals::Signals,
     tasks::{self, Group},
     telemetry::Metrics,
@@ -157,9 +157,9 @@ pub async fn run(
     let (admin_stage, admin_stages) = watch::channel(Stage::Open);
     let clients = Some(Arc::clone(&connections));
     let data_port =
-        port("data", limits::port_limits(&settings), data_stages, &metrics, clients, proxy);
+        Port::new("data", limits::port_limits(&settings), data_stages, &metrics, clients, proxy);
     let admin_port =
-        port("admin", limits::admin_limits(&settings), admin_stages, &metrics, None, admin);
+        Port::new("admin", limits::admin_limits(&settings), admin_stages, &metrics, None, admin);
 
     let mut group = Group::default();
     group.spawn(DRIVER, driver.run());
@@ -231,18 +231,6 @@ fn admin(
         restart_wait: settings.grace.or(settings.drain_timeout).unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         drain_token_file: settings.drain_token_file.clone(),
     }
-}
-
-/// `connections`: where the drain counts those of the port.
-fn port<H: Handler>(
-    name: &'static str,
-    limits: Limits,
-    stages: watch::Receiver<Stage>,
-    metrics: &Arc<Metrics>,
-    connections: Option<Arc<Connections>>,
-    handler: H,
-) -> Port<H> {
-    Port { name, limits, stages, metrics: Arc::clone(metrics), connections, handler }
 }
 
 const DRIVER: &str = "drain driver";

@@ -71,6 +71,20 @@ pub struct Port<H> {
     pub handler: H,
 }
 
+impl<H: Handler> Port<H> {
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        limits: Limits,
+        stages: watch::Receiver<Stage>,
+        metrics: &Arc<Metrics>,
+        connections: Option<Arc<Connections>>,
+        handler: H,
+    ) -> Self {
+        Self { name, limits, stages, metrics: Arc::clone(metrics), connections, handler }
+    }
+}
+
 /// Answers requests; one clone serves each connection.
 pub trait Handler: Clone + Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>

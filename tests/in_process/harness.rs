@@ -258,8 +258,8 @@ impl World {
         let (stage, stages) = watch::channel(Stage::Open);
         let (admin_stage, admin_stages) = watch::channel(Stage::Open);
         let limits = limits(settings.header_timeout);
-        let data_port = port("data", limits, stages, &metrics, Some(connections), proxy);
-        let admin_port = port("admin", limits, admin_stages, &metrics, None, Arc::new(admin));
+        let data_port = Port::new("data", limits, stages, &metrics, Some(connections), proxy);
+        let admin_port = Port::new("admin", limits, admin_stages, &metrics, None, Arc::new(admin));
         let (data, data_clients) = mpsc::unbounded_channel();
         if !pod.is_empty() {
             pods.put(pod, data.clone());
@@ -447,17 +447,6 @@ impl World {
         self.until_ended("driver").await;
         Report::clone(&snapshot.report.unwrap())
     }
-}
-
-fn port<H: serve::Handler>(
-    name: &'static str,
-    limits: serve::Limits,
-    stages: watch::Receiver<Stage>,
-    metrics: &Arc<Metrics>,
-    connections: Option<Arc<Connections>>,
-    handler: H,
-) -> Port<H> {
-    Port { name, limits, stages, metrics: Arc::clone(metrics), connections, handler }
 }
 
 fn limits(header_timeout: Duration) -> serve::Limits {

@@ -9,6 +9,7 @@ use crate::harness::{ANSWER, EVENTS, Settings, World, body, call, get, post, sec
 
 const SERVER: &str = "/prestop";
 const SIDECAR: &str = "/prestop/self";
+const SESSION: &str = "Mcp-Session-Id: s\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_server_holds_new_calls_until_it_is_back() {
@@ -154,24 +155,29 @@ async fn readiness_follows_the_trigger() {
     }
 }
 
-/// A call that has no exchange any more runs on the server all the same.
-#[tokio::test(start_paused = true)]
-async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
+/// A client has left in the middle of its call, which goes on.
+async fn left_in_a_call() -> World {
     let mut world = World::start(Settings::default()).await;
-    let session = "Mcp-Session-Id: s\r\n";
-    let (mut client, mut server) = world.held(&call("1", session)).await;
+    let (mut client, mut server) = world.held(&call("1", SESSION)).await;
     server.send(EVENTS).await;
     server.chunk("id: 1\ndata: {\"method\":\"notifications/progress\"}\n\n").await;
     client.until("progress").await;
     drop(client);
     assert_eq!(server.rest().await, "");
+    world
+}
+
+/// A call that has no exchange any more runs on the server all the same.
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
+    let mut world = left_in_a_call().await;
     let began = Instant::now();
     let mut waiting = world.begin_hook(SERVER).await;
     world.until_restart(Restart::Finishing).await;
     sleep_until(began + seconds(8.0)).await;
     assert_eq!(world.watch.snapshot().restart, Restart::Finishing);
     // Its client is back, and hears the answer.
-    let (mut back, mut server) = world.held(&get(&format!("{session}Last-Event-ID: 1\r\n"))).await;
+    let (mut back, mut server) = world.held(&get(&format!("{SESSION}Last-Event-ID: 1\r\n"))).await;
     server.send(EVENTS).await;
     sleep_until(began + seconds(25.0)).await;
     assert_eq!(world.watch.snapshot().restart, Restart::Finishing);
@@ -184,13 +190,7 @@ async fn a_restart_of_the_server_waits_for_calls_that_are_pending() {
 /// For one that does not come back, new calls are not kept waiting.
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_server_does_not_wait_for_a_client_that_left() {
-    let mut world = World::start(Settings::default()).await;
-    let (mut client, mut server) = world.held(&call("1", "Mcp-Session-Id: s\r\n")).await;
-    server.send(EVENTS).await;
-    server.chunk("id: 1\ndata: {\"method\":\"notifications/progress\"}\n\n").await;
-    client.until("progress").await;
-    drop(client);
-    assert_eq!(server.rest().await, "");
+    let world = left_in_a_call().await;
     let began = Instant::now();
     assert!(body(&world.begin_hook(SERVER).await.message().await).contains("have ended"));
     assert_eq!(began.elapsed().as_secs(), 10);
