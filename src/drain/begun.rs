@@ -45,7 +45,7 @@ impl Begun {
         now: Instant,
         level: Level,
         inflight: &Inflight,
-        lately: &Totals,
+        before: Totals,
     ) -> Self {
         info!(
             why = trigger.name(),
@@ -54,7 +54,7 @@ impl Begun {
             knowledge = level.name(),
             "drain begins"
         );
-        let account = Account::new(trigger, inflight, lately);
+        let account = Account::new(trigger, inflight, before);
         let stream_batch = STREAM_BATCH;
         Self {
             trigger,

@@ -259,11 +259,16 @@ impl Driver {
         }
         let now = now();
         let level = self.knowledge.level();
+        let totals = self.inflight.totals();
+        let mut before = totals;
         if trigger == Trigger::ServerEnded {
-            let lost = self.inflight.totals().since(&self.lately).of(Outcome::UpstreamLost);
-            (0..lost).for_each(|_| self.metrics.ended_in_drain(Outcome::UpstreamLost));
+            // Its calls are lost a moment before anybody hears of its end.
+            before = before.with(Outcome::UpstreamLost, self.lately.of(Outcome::UpstreamLost));
         }
-        self.drain = Some(Begun::new(trigger, now, level, &self.inflight, &self.lately));
+        for _ in 0..totals.since(&before).of(Outcome::UpstreamLost) {
+            self.metrics.ended_in_drain(Outcome::UpstreamLost);
+        }
+        self.drain = Some(Begun::new(trigger, now, level, &self.inflight, before));
         if !self.rules.has_endpoints {
             self.facts.withdrawn = Some(now);
         }

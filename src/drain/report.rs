@@ -53,15 +53,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// Begins with what was counted before the trigger. `lately`: what was counted shortly before: the
-    /// calls of a server that ended are lost a moment before anybody hears of its end.
+    /// Begins with what was counted `before` the trigger.
     #[must_use]
-    pub fn new(trigger: Trigger, inflight: &Inflight, lately: &Totals) -> Self {
+    pub fn new(trigger: Trigger, inflight: &Inflight, before: Totals) -> Self {
         inflight.begin_audit();
-        let (mut before, moves_before) = (inflight.totals(), inflight.moves());
-        if trigger == Trigger::ServerEnded {
-            before = before.with(Outcome::UpstreamLost, lately.of(Outcome::UpstreamLost));
-        }
+        let moves_before = inflight.moves();
         Self { trigger, before, moves_before, phases: Vec::new(), cut_calls: Vec::new() }
     }
 
@@ -167,7 +163,7 @@ mod tests {
         inflight.begin((Class::Call, false), None, None).will_be(Outcome::Completed);
         let mut running: Vec<_> =
             (0..60).map(|_| inflight.begin((Class::Call, false), session.clone(), None)).collect();
-        let mut account = Account::new(Trigger::Deleted, &inflight, &Totals::default());
+        let mut account = Account::new(Trigger::Deleted, &inflight, inflight.totals());
         running[0].will_be(Outcome::Completed);
         running.iter_mut().skip(1).for_each(|ticket| ticket.will_be(Outcome::Cut));
         drop(running.remove(0));

@@ -254,6 +254,7 @@ impl Exchange {
         self.class == PENDING
     }
 
+    /// A call that has no exchange any more, and awaits its answer.
     pub(super) fn pending(call: Call, session: String) -> Self {
         Self {
             class: PENDING,

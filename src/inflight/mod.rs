@@ -7,6 +7,7 @@ mod entry;
 mod note;
 mod peek;
 mod ticket;
+mod totals;
 
 use std::{
     sync::{
@@ -23,6 +24,7 @@ pub use self::{
     entry::{Ending, Entry, Exchange, Release},
     note::Note,
     ticket::Ticket,
+    totals::Totals,
 };
 use crate::{
     mcp::{Class, message::IdKey},
@@ -35,34 +37,6 @@ use crate::{
 
 /// How often it is looked whether clients take their answers.
 pub const UNTAKEN_LOOK: Duration = Duration::from_secs(5);
-
-/// How many exchanges ended how, since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals([u64; Outcome::ALL.len()]);
-
-impl Totals {
-    #[must_use]
-    pub fn of(&self, outcome: Outcome) -> u64 {
-        self.0[outcome as usize]
-    }
-
-    /// The same, but for those of one outcome.
-    #[must_use]
-    pub fn with(mut self, outcome: Outcome, count: u64) -> Totals {
-        self.0[outcome as usize] = count;
-        self
-    }
-
-    /// What was added since an earlier reading.
-    #[must_use]
-    pub fn since(&self, earlier: &Totals) -> Totals {
-        let mut difference = *self;
-        for (now, before) in difference.0.iter_mut().zip(earlier.0) {
-            *now -= before;
-        }
-        difference
-    }
-}
 
 struct Shared {
     metrics: Arc<Metrics>,

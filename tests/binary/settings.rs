@@ -48,6 +48,11 @@ fn a_bad_setting_ends_with_64_and_says_what_was_expected() {
     let variable = command(&upstream).env("EBBTIDE_QUIET", "soon").output().unwrap();
     assert_eq!(variable.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&variable.stderr).contains("EBBTIDE_QUIET"));
+    // One that is none is told of, also where nothing is run.
+    let print = [&upstream[..], &["--print-config"]].concat();
+    let output = command(&print).env("EBBTIDE_SETLE", "9s").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("EBBTIDE_SETLE"));
     std::fs::remove_dir_all(folder).unwrap();
 }
 

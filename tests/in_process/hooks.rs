@@ -79,6 +79,9 @@ async fn a_call_that_waited_in_vain_for_the_restart_hears_why() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("-32011"), "{answer}");
     assert!(answer.contains("the server restarts"), "{answer}");
     assert_eq!(began.elapsed().as_secs(), 5);
+    // It is no want of places.
+    let status = world.ask_admin("/status").await;
+    assert!(status.contains("\"timed_out\":0") && status.contains("\"unreachable\":1"), "{status}");
     // Nor does the hook wait for ever.
     assert!(body(&waiting.message().await).contains("not all its calls have ended"));
     assert_eq!(began.elapsed().as_secs(), 30);

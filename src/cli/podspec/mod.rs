@@ -106,21 +106,22 @@ pub fn inject(pod: &mut Value, kind: &str, options: &Options) -> Result<Became, 
     has_shape(pod)?;
     let before = record::server_port(pod);
     record::undo(pod)?;
-    let before = before.filter(|port| server::lacks(&pod["spec"], port).is_none());
     if let Some(container) = by_hand(&pod["spec"]) {
         return Ok(Became::Left(format!("its container `{container}` runs ebbtide already")));
     }
     let asked = Asked::read(pod)?;
-    // What all pods are told holds for those that say nothing themselves.
-    let told = options.port.as_deref().filter(|_| !server::is_named(&pod["spec"]));
-    let port = asked.port.as_deref().or(told);
-    if let (None, Some(told)) = (&asked.port, told)
-        && let Some(why) = server::lacks(&pod["spec"], told)
-    {
-        return Ok(Became::Left(why));
-    }
-    let is_known = port.is_some() || server::is_named(&pod["spec"]);
-    let server = server::find(&pod["spec"], port.or(before.as_deref().filter(|_| !is_known)))?;
+    let spec = &pod["spec"];
+    let port = match (&asked.port, &options.port, &before) {
+        (Some(asked), _, _) => Some(asked),
+        _ if server::is_named(spec) => None,
+        // What all pods are told holds for those that say nothing themselves.
+        (None, Some(told), _) => match server::lacks(spec, told) {
+            Some(why) => return Ok(Became::Left(why)),
+            None => Some(told),
+        },
+        (None, None, before) => before.as_ref().filter(|port| server::lacks(spec, port).is_none()),
+    };
+    let server = server::find(spec, port.map(String::as_str))?;
     let (raw, grace) = asked.settings(&pod["spec"], server.number)?;
     let settings = Settings::parse(&raw, false);
     // That ports meet is said better by who has the pod before his eyes.

@@ -22,11 +22,8 @@ pub struct Server {
 
 /// Finds the server by the port that was asked for (a number or a name), else by the usual names.
 pub fn find(spec: &Value, asked: Option<&str>) -> Result<Server, String> {
-    let containers: Vec<(usize, &Value)> = containers(spec)?
-        .iter()
-        .enumerate()
-        .filter(|(_, container)| container["name"] != CONTAINER)
-        .collect();
+    containers(spec)?;
+    let containers: Vec<_> = others(spec).collect();
     let named = |name: &str| {
         all(&containers).filter(|found| found.name.as_deref() == Some(name)).collect::<Vec<_>>()
     };
