@@ -52,6 +52,8 @@ struct State {
     version: &'static str,
     /// Whether `initialize` gets no answer.
     hangs: bool,
+    /// Whether it gets events.
+    says_events: bool,
     /// Whether calls get an event's id, and the end.
     polls: bool,
     /// How long each answer takes.
@@ -68,6 +70,7 @@ impl Server {
             unknown: NOT_FOUND,
             version: VERSION,
             hangs: false,
+            says_events: false,
             polls: false,
             trip: Duration::ZERO,
         };
@@ -118,7 +121,11 @@ impl Server {
                     r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}}}}}}}}"#,
                     state.version
                 );
-                return json("200 OK", &format!("Mcp-Session-Id: {id}\r\n"), &result);
+                let named = format!("Mcp-Session-Id: {id}\r\n");
+                if state.says_events {
+                    return in_parts(&named, &format!(": hello\r\rdata: {result}\r\r"));
+                }
+                return json("200 OK", &named, &result);
             }
             let Some(session) = session.filter(|session| state.open.contains(session)) else {
                 let (status, text) = state.unknown.split_once('|').unwrap();
@@ -166,6 +173,16 @@ impl Serve for Server {
         tokio::time::sleep(self.state(|state| state.trip)).await;
         wire.send(&answer).await;
     }
+}
+
+/// Events that come a few bytes at a time.
+fn in_parts(more: &str, events: &str) -> String {
+    let head = EVENTS.replacen("\r\n", &format!("\r\n{more}"), 1);
+    let parts = events
+        .as_bytes()
+        .chunks(3)
+        .map(|part| format!("{:x}\r\n{}\r\n", part.len(), String::from_utf8_lossy(part)));
+    format!("{head}{}0\r\n\r\n", parts.collect::<String>())
 }
 
 fn json(status: &str, more: &str, text: &str) -> String {
@@ -609,6 +626,15 @@ async fn who_initialises_in_a_session_gets_a_token_for_the_next() {
     let id = answer.split("mcp-session-id: ").nth(1).unwrap().lines().next().unwrap();
     assert_eq!(Token::parse(id, &Keys::default()).unwrap().id(), "a-2");
     assert_eq!(calls(&world, &format!("Mcp-Session-Id: {id}\r\n")).await, "a-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_may_answer_in_events_when_it_opens_a_session_anew() {
+    let (world, server) = pod("a", &Pods::default(), Roaming::Reopen).await;
+    let session = open(&world).await;
+    server.state(|state| state.says_events = true);
+    server.restarts();
+    assert_eq!(calls(&world, &session).await, "a-2");
 }
 
 /// Two round trips to the server, and one more where it first has to say that it does not know the

@@ -300,7 +300,11 @@ fn a_port_that_is_told_to_all_is_taken_where_it_fits() {
     let mut once = ports(json!([{"containerPort": 9}]));
     assert!(inject(&mut once, "Deployment", &told("9")).is_ok());
     assert_eq!(injected(once.clone()), once);
-    // Unless it is not so any more.
+    // None of the sidecar's own, though no container declares it.
+    let error = inject(&mut ports(json!(null)), "Deployment", &told("7071")).unwrap_err();
+    assert!(error.contains("listens on 7071"), "{error}");
+    assert!(error.contains("config.ebbtide.dev/admin"), "{error}");
+    // Where it is not so any more, somebody has to.
     once["spec"]["containers"][0]["ports"][0]["containerPort"] = 4000.into();
     let error = inject(&mut once, "Deployment", &options()).unwrap_err();
     assert!(error.contains("mcp or http") && error.contains("4000"), "{error}");
